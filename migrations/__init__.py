@@ -1,0 +1,1 @@
+"""The schemas of Postgres (Alembic) and ClickHouse."""

@@ -1,0 +1,1 @@
+"""Folding and reading: one file a read model, the worker that feeds them, checkpoints, queries, verification."""
