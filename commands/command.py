@@ -28,6 +28,12 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
         """Where the command is decided: `partition = slot mod partitions`."""
         raise NotImplementedError
 
+    @property
+    def lane(self) -> str:
+        """The aggregate it is mainly about. Commands of one lane are decided in the order they came, also
+        when the first of them has to wait for something to be loaded."""
+        raise NotImplementedError
+
 
 class NotLoaded(Exception):
     """The decision needs an aggregate that is not in memory. The writer loads it and decides again.

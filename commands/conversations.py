@@ -54,6 +54,10 @@ class CreateConversation(Command, frozen=True, kw_only=True):
     def slot(self) -> int:
         return self.key.slot if self.key else self.placement
 
+    @property
+    def lane(self) -> str:
+        return self.key.value if self.key else f"new.{id(self)}"
+
 
 class UpdateConversation(Command, frozen=True, kw_only=True):
     """Rename a conversation or change its settings; what is not given stays."""
@@ -65,6 +69,10 @@ class UpdateConversation(Command, frozen=True, kw_only=True):
     @property
     def slot(self) -> int:
         return slot_of(self.conversation_id)
+
+    @property
+    def lane(self) -> str:
+        return str(self.conversation_id)
 
 
 class ChangeMembers(Command, frozen=True, kw_only=True):
@@ -78,6 +86,10 @@ class ChangeMembers(Command, frozen=True, kw_only=True):
     @property
     def slot(self) -> int:
         return slot_of(self.conversation_id)
+
+    @property
+    def lane(self) -> str:
+        return str(self.conversation_id)
 
 
 def create_conversation(command: CreateConversation, deciding: Deciding) -> ConversationResult:

@@ -29,6 +29,10 @@ class PostMessage(Command, frozen=True, kw_only=True):
     def slot(self) -> int:
         return slot_of(self.conversation_id)
 
+    @property
+    def lane(self) -> str:
+        return str(self.conversation_id)
+
 
 def post_message(command: PostMessage, deciding: Deciding) -> MessageResult:
     conversation = deciding.conversation(command.conversation_id)

@@ -24,6 +24,17 @@ CAUSATION: Final = "Rr-Causation"  # what caused this directly
 TRACE: Final = "traceparent"  # W3C trace context
 APPEND: Final = "Rr-Append"  # names one append, on its first event: tells after a timeout whether it landed
 
+# With an event in DEAD: where it stood in the log, and why it could not be applied.
+DEAD_STREAM: Final = "Rr-Dead-Stream"
+DEAD_SEQUENCE: Final = "Rr-Dead-Sequence"
+DEAD_SUBJECT: Final = "Rr-Dead-Subject"
+DEAD_ERROR: Final = "Rr-Dead-Error"
+
+# JetStream's own, on what it republishes.
+NATS_STREAM: Final = "Nats-Stream"
+NATS_SEQUENCE: Final = "Nats-Sequence"
+NATS_SUBJECT: Final = "Nats-Subject"
+
 LIVE_CONV_ALL: Final = "live.conv.>"
 _USER_SAFE = str.maketrans({".": "%2E", "*": "%2A", ">": "%3E", "%": "%25", " ": "%20"})
 

@@ -1,0 +1,49 @@
+"""What every handler may use, made once by the composition root and kept in `app.state.context`."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from api.auth import Authenticator
+from api.recent_writes import RecentWrites
+from api.tickets import TicketStore
+from commands.ports import Dispatcher
+from projections.queries import Queries
+
+if TYPE_CHECKING:  # the gateway's handlers use the context themselves
+    from api.gateway import Gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one request.
+
+    Attributes:
+        body_bytes: of a request's body; more is `too_large`.
+        readiness_s: how long one check of `/readyz` may take; longer is not ready.
+    """
+
+    body_bytes: int = 256 * 1024
+    readiness_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """The API's means.
+
+    Attributes:
+        readiness: named checks that raise while what they are about is not ready.
+        versions: of Riverrun and what it runs on, for `/version`; `riverrun` is among them.
+        random_slot: any slot, 0…1023: where a new conversation is placed.
+    """
+
+    dispatcher: Dispatcher
+    queries: Queries
+    authenticator: Authenticator
+    tickets: TicketStore
+    gateway: "Gateway"
+    readiness: Mapping[str, Callable[[], Awaitable[None]]]
+    versions: dict[str, str]
+    random_slot: Callable[[], int]
+    limits: Limits = Limits()
+    recent_writes: RecentWrites = field(default_factory=RecentWrites)

@@ -1,0 +1,38 @@
+"""What users have just written through this process: so that their next read waits for it."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+REMEMBERED_MAX: Final = 50_000  # about 200 bytes each; one that is forgotten early costs a stale read, no more
+
+
+class RecentWrites:
+    """The newest version of a conversation that a user is known to have caused, or to have been brought in by.
+
+    By user and conversation, not by conversation alone: a stranger's read must not take longer because the
+    conversation exists. Bounded; the oldest is forgotten first.
+    """
+
+    def __init__(self, remembered_max: int = REMEMBERED_MAX) -> None:
+        self._versions: OrderedDict[tuple[int, str], int] = OrderedDict()
+        self._remembered_max = remembered_max
+
+    def note(self, conversation_id: int, version: int, users: Iterable[str]) -> None:
+        """Remember a version for users. An older one never replaces a newer."""
+        for user_id in users:
+            key = (conversation_id, user_id)
+            self._versions[key] = max(version, self._versions.get(key, 0))
+            self._versions.move_to_end(key)
+        while len(self._versions) > self._remembered_max:
+            self._versions.popitem(last=False)
+
+    def version_of(self, conversation_id: int, user_id: str) -> int:
+        """The version to wait for; 0 when there is none."""
+        return self._versions.get((conversation_id, user_id), 0)
+
+    def forget(self, conversation_id: int, user_id: str, version: int) -> None:
+        """The wait for this version is over. A newer one stays."""
+        key = (conversation_id, user_id)
+        if self._versions.get(key) == version:
+            del self._versions[key]

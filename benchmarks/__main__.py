@@ -1,0 +1,48 @@
+"""`python -m benchmarks`: every benchmark on a deployment of its own, printed and kept as JSON."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import delivery, durable_sends, fanout, replay, single_send
+from benchmarks.deployment import deployed
+from benchmarks.report import Pace, save, show
+
+BENCHMARKS = {
+    "sends": durable_sends.run,
+    "single": single_send.run,
+    "delivery": delivery.run,
+    "fanout": fanout.run,
+    "replay": replay.run,
+}
+FULL = Pace(seconds=15, warmup_s=3)
+QUICK = Pace(seconds=3, warmup_s=1)
+
+
+def main(
+    *,
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(BENCHMARKS)}; may be repeated.")] = None,
+    quick: Annotated[bool, typer.Option(help="About a minute; for a look, not for the record.")] = False,
+    output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("benchmarks/results/latest.json"),
+) -> None:
+    """Run the benchmarks, each beside its floor, about four minutes in all."""
+    chosen = only or list(BENCHMARKS)
+    unknown = set(chosen) - set(BENCHMARKS)
+    if unknown:
+        raise typer.BadParameter(f"there is no benchmark {', '.join(sorted(unknown))}")
+    progress = Console(stderr=True)
+    figures = []
+    # Replay reads what the sends have written, so they share one deployment.
+    with deployed() as deployment:
+        for name, benchmark in BENCHMARKS.items():
+            if name in chosen:
+                progress.print(f"{name} …", highlight=False)
+                figures.append(benchmark(deployment, QUICK if quick else FULL))
+    show(figures)
+    save(figures, output)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,103 @@
+"""Replay of the `messages` projection from the log into an empty Postgres, against binary COPY of the same rows."""
+
+import asyncio
+import time
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import uvloop
+from psycopg_pool import AsyncConnectionPool
+
+from benchmarks.deployment import Deployment
+from benchmarks.report import Figure, Pace
+from migrations.postgres.apply import upgrade
+from projections import tables
+from projections.messages import MessagesProjection
+from projections.progress import Progress
+from projections.worker import ProjectionWorker
+from streams import subjects
+from streams.jetstream import JetStream
+from streams.ports import Log
+
+DATABASE = "riverrun_bench_replay"
+LEAST = 0.25
+
+
+class Replay(MessagesProjection):
+    """The projection itself, under a name of its own: its place in the log is not the live one's."""
+
+    name = "bench-replay"
+
+
+def run(deployment: Deployment, pace: Pace) -> Figure:
+    """Everything the log holds at the start, once; the floor copies the rows that came of it."""
+    del pace  # as long as the log is
+    url = urlunsplit(urlsplit(deployment.postgres_url)._replace(path=f"/{DATABASE}"))
+    with psycopg.connect(deployment.postgres_url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {DATABASE}")
+        try:
+            upgrade(url)
+            events, replay_s = uvloop.run(_replayed(deployment.nats_url, url))
+            rows, copy_s = _copied(url)
+        finally:
+            admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
+    measured, floor = events / replay_s, events / copy_s
+    return Figure(
+        name="projection replay: messages and changes from the log into Postgres",
+        unit="events/s",
+        measured=measured,
+        floor=floor,
+        target=f"≥ {LEAST:g} of the floor",
+        met=measured >= LEAST * floor,
+        notes=f"{events:,} events, {rows:,} rows in {replay_s:.1f} s; the floor copies these rows, already built, into "
+        f"two tables of the same shape in {copy_s:.1f} s. The live server runs beside both",
+    )
+
+
+async def _replayed(nats_url: str, postgres_url: str) -> tuple[int, float]:
+    jetstream = await JetStream.connect(nats_url, name="riverrun-bench")
+    try:
+        async with AsyncConnectionPool(postgres_url, min_size=1, max_size=2, open=False) as pool:
+            return await _followed(jetstream.log, pool)
+    finally:
+        await jetstream.close()
+
+
+async def _followed(log: Log, pool: AsyncConnectionPool) -> tuple[int, float]:
+    last = await log.last_sequence(subjects.stream(subjects.CONV, 0))
+    progress = Progress()
+    worker = ProjectionWorker(log, pool, Replay(), partition=0, progress=progress)
+    started = time.perf_counter()
+    running = asyncio.create_task(worker.run())
+    try:
+        while worker.applied_sequence < last:
+            await progress.wait(1.0)
+            if running.done():
+                running.result()
+        return worker.events_total, time.perf_counter() - started
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+def _copied(postgres_url: str) -> tuple[int, float]:
+    """Copy the rows of both tables into tables of the same shape; how many, and the seconds of the copying."""
+    total, seconds = 0, 0.0
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = off")  # as the projection does
+        for table in (tables.messages, tables.changes):
+            with connection.execute(f"SELECT * FROM {table.name} ORDER BY sequence", binary=True) as cursor:
+                rows = cursor.fetchall()
+                types = [column.type_code for column in cursor.description or ()]
+            by = table.dialect_options["postgresql"]["partition_by"]
+            connection.execute(f"CREATE TABLE floor_{table.name} (LIKE {table.name} INCLUDING ALL) PARTITION BY {by}")
+            connection.execute(f"CREATE TABLE floor_{table.name}_all PARTITION OF floor_{table.name} DEFAULT")
+            started = time.perf_counter()
+            statement = f"COPY floor_{table.name} FROM STDIN (FORMAT BINARY)"
+            with connection.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.set_types(types)
+                for row in rows:
+                    copy.write_row(row)
+            seconds += time.perf_counter() - started
+            total += len(rows)
+    return total, seconds

@@ -1,0 +1,104 @@
+"""Loading aggregates: the newest snapshot, then the log after it; without a snapshot, the whole log of the subject.
+
+A load is complete or fails: what was read must end in the very event that the stream's leader names as the
+subject's last, so a follower that lags cannot make the writer decide on an old state.
+"""
+
+import asyncio
+from typing import Any, cast
+
+import msgspec
+
+from commands.cache import AnyAggregate, Loaded
+from commands.ports import Snapshot, SnapshotStore
+from domain.conversations import Conversation
+from domain.events import Event
+from streams import codec, subjects
+from streams.ports import Delivery, Log, LogUnavailable
+
+READ_TRIES = 5  # a follower that lags has caught up after a few of these
+SNAPSHOT_EVERY_MIN = 1_000  # events: replaying them takes about 20 ms
+SNAPSHOT_EVERY_SHARE = 20  # and 1/20 of a long history, so snapshots cost the same per message at any length
+
+_decode_state = msgspec.msgpack.Decoder()
+_encode_state = msgspec.msgpack.Encoder()
+
+
+class Repository:
+    """The aggregates of one partition, as the log has them."""
+
+    def __init__(self, log: Log, snapshots: SnapshotStore, *, family: str, partition: int) -> None:
+        self._log = log
+        self._snapshots = snapshots
+        self._family = family
+        self._partition = partition
+        self._stream = subjects.stream(family, partition)
+
+    async def load(self, aggregate_id: str) -> Loaded:
+        """An aggregate at its newest version; `aggregate` is `None` when the log has no event of it.
+
+        Raises:
+            LogUnavailable: the log cannot be reached, or what it gives has a hole.
+        """
+        subject = subjects.aggregate(self._family, self._partition, aggregate_id)
+        last = await self._log.last(self._stream, subject)
+        if last is None:
+            return Loaded(None)
+        snapshot = await self._snapshots.load(aggregate_id)
+        if snapshot is not None and (restored := _restored(snapshot)) is not None:
+            aggregate = await self._replay(restored, subject, snapshot.sequence, last)
+            if aggregate is not None:
+                return Loaded(aggregate, snapshot.version)
+        for _ in range(READ_TRIES):
+            aggregate = await self._replay(None, subject, 0, last)
+            if aggregate is not None:
+                return Loaded(aggregate)
+            await asyncio.sleep(0.02)
+        raise LogUnavailable(f"{subject} could not be read up to its last event, sequence {last.sequence}")
+
+    async def _replay(
+        self, aggregate: AnyAggregate | None, subject: str, after_sequence: int, last: Delivery
+    ) -> AnyAggregate | None:
+        """Fold what follows; `None` if that does not lead, version by version, to `last`."""
+        version = aggregate.version if aggregate is not None else 0
+        async for delivery in self._log.read(
+            self._stream, subject=subject, after_sequence=after_sequence, up_to_sequence=last.sequence
+        ):
+            event = codec.decode(delivery)
+            if event.originator_version != version + 1:
+                return None
+            aggregate = _folded(aggregate, event)
+            version += 1
+        return aggregate if version == codec.event_version(last.headers) else None
+
+    def wants_snapshot(self, loaded: Loaded) -> bool:
+        """Whether enough happened since the last snapshot for another to be worth its bytes."""
+        if not isinstance(loaded.aggregate, Conversation):
+            return False
+        version = loaded.aggregate.version
+        return version - loaded.snapshot_version >= max(SNAPSHOT_EVERY_MIN, version // SNAPSHOT_EVERY_SHARE)
+
+    def snapshot_of(self, conversation: Conversation, sequence: int) -> Snapshot:
+        """The snapshot of a state that is in the log; `sequence` is its last event's position."""
+        return Snapshot(
+            aggregate_id=conversation.id,
+            version=conversation.version,
+            sequence=sequence,
+            schema=Conversation.SNAPSHOT_SCHEMA,
+            state=_encode_state.encode(conversation.state()),
+        )
+
+    async def save(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot; see `SnapshotStore.save`."""
+        await self._snapshots.save(snapshot)
+
+
+def _restored(snapshot: Snapshot) -> Conversation | None:
+    if snapshot.schema != Conversation.SNAPSHOT_SCHEMA:
+        return None
+    conversation = Conversation.restore(_decode_state.decode(snapshot.state))
+    return conversation if conversation.id == snapshot.aggregate_id else None
+
+
+def _folded(aggregate: AnyAggregate | None, event: Event) -> AnyAggregate:
+    return cast(AnyAggregate, event.mutate(cast(Any, aggregate)))

@@ -1,0 +1,48 @@
+"""Snapshots of aggregates in Postgres: disposable shortcuts, so every failure here only costs time."""
+
+import asyncio
+
+import psycopg
+import structlog
+from psycopg_pool import AsyncConnectionPool
+
+from commands.ports import Snapshot
+
+PATIENCE_S = 1.0  # longer than this, replaying the log is the better way
+
+log_ = structlog.get_logger(__name__)
+
+_LOAD = "SELECT version, sequence, schema, state FROM snapshots WHERE aggregate_id = %s"
+# Another schema replaces whatever is there: after an upgrade the old ones are of no use to anybody.
+_SAVE = """
+    INSERT INTO snapshots (aggregate_id, version, sequence, schema, state) VALUES (%s, %s, %s, %s, %s)
+    ON CONFLICT (aggregate_id) DO UPDATE
+    SET version = excluded.version, sequence = excluded.sequence, schema = excluded.schema, state = excluded.state
+    WHERE snapshots.version < excluded.version OR snapshots.schema <> excluded.schema"""
+
+
+class PostgresSnapshots:
+    """A `commands.ports.SnapshotStore` on a pool that its maker opens and closes."""
+
+    def __init__(self, pool: AsyncConnectionPool) -> None:
+        self._pool = pool
+
+    async def load(self, aggregate_id: str) -> Snapshot | None:
+        """The newest snapshot; `None` if there is none, or Postgres gives none within a second."""
+        try:
+            async with asyncio.timeout(PATIENCE_S), self._pool.connection(timeout=PATIENCE_S) as connection:
+                cursor = await connection.execute(_LOAD, (aggregate_id,), binary=True)
+                row = await cursor.fetchone()
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            log_.warning("snapshot not loaded; the log is replayed", aggregate_id=aggregate_id, error=repr(error))
+            return None
+        return Snapshot(aggregate_id, *row) if row else None
+
+    async def save(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot, unless a newer one is kept already. A failure is logged, not raised."""
+        values = (snapshot.aggregate_id, snapshot.version, snapshot.sequence, snapshot.schema, snapshot.state)
+        try:
+            async with self._pool.connection(timeout=PATIENCE_S) as connection:
+                await connection.execute(_SAVE, values)
+        except (psycopg.Error, OSError) as error:
+            log_.warning("snapshot not saved", aggregate_id=snapshot.aggregate_id, error=repr(error))

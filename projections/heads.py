@@ -1,0 +1,66 @@
+"""The `heads` read model: where each conversation stands, one row a conversation, whatever its history's length."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from domain.events import Event, MessagePosted
+from projections import tables
+from projections.projection import Connection, LoggedEvent
+from projections.staging import Staging
+from streams.public import to_public
+
+PREVIEW_CHARACTERS = 140  # about two lines of an inbox on a telephone
+
+_MERGE = """
+    INSERT INTO heads ({columns}) SELECT {columns} FROM {staged}
+    ON CONFLICT (conversation_id) DO UPDATE SET
+        version = excluded.version, sequence = excluded.sequence, updated_at = excluded.updated_at,
+        last_seq = greatest(excluded.last_seq, heads.last_seq),
+        last_message_id = coalesce(excluded.last_message_id, heads.last_message_id),
+        last_sender_id = coalesce(excluded.last_sender_id, heads.last_sender_id),
+        last_message_at = coalesce(excluded.last_message_at, heads.last_message_at),
+        preview = coalesce(excluded.preview, heads.preview)
+    WHERE heads.version < excluded.version"""
+
+
+@dataclass(slots=True)
+class _Head:
+    """What a batch says of one conversation: its last event, and its last message if it has one."""
+
+    event: Event
+    sequence: int
+    message: MessagePosted | None = None
+
+
+class HeadsProjection:
+    """Keeps, for each conversation, its newest version and the newest message's preview."""
+
+    name = "heads"
+
+    def __init__(self) -> None:
+        self._heads = Staging(tables.heads)
+        self._merge = _MERGE.format(columns=self._heads.columns, staged=self._heads.name)
+
+    async def apply(self, connection: Connection, batch: Sequence[LoggedEvent]) -> None:
+        """See `Projection.apply`. Repeats are told by the version."""
+        heads: dict[str, _Head] = {}
+        for sequence, event in batch:
+            head = heads.get(event.originator_id)
+            if head is not None:
+                head.event, head.sequence = event, sequence
+            elif to_public(event) is not None:
+                head = heads[event.originator_id] = _Head(event, sequence)
+            if head is not None and isinstance(event, MessagePosted):
+                head.message = event
+        if heads:
+            await self._heads.fill(connection, [_row(head) for head in heads.values()])
+            await connection.execute(self._merge)
+
+
+def _row(head: _Head) -> tuple[object, ...]:
+    event, message = head.event, head.message
+    row = (int(event.originator_id), event.originator_version, head.sequence, event.timestamp)
+    if message is None:
+        return (*row, 0, None, None, None, None)
+    preview = message.body["text"][:PREVIEW_CHARACTERS]
+    return (*row, message.seq, message.message_id, message.actor_id, message.timestamp, preview)

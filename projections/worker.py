@@ -1,0 +1,172 @@
+"""One worker a (projection x partition): feeds a projection from the log, rows and checkpoint in one transaction.
+
+The checkpoint is the truth about what is applied. It is moved on the condition that it stands where this worker left
+it, so of two workers that both think they own a partition one applies each event and the other notices.
+"""
+
+from collections.abc import Callable, Sequence
+
+import psycopg
+import structlog
+from psycopg_pool import AsyncConnectionPool
+
+from projections.progress import Progress
+from projections.projection import Connection, LoggedEvent, Projection
+from projections.reader import Interrupted, follow
+from streams import subjects
+from streams.codec import decode
+from streams.ports import Delivery, Log, Record
+
+CONNECT_S = 5.0  # for a connection of the pool; then Postgres counts as down
+ERROR_MAX = 500  # characters of an error kept with a dead event
+
+log_ = structlog.get_logger(__name__)
+
+# The read models may lose their last moments in a crash of Postgres, always together with the checkpoint that says
+# so, and are then filled again from the log: waiting for the disk would buy nothing.
+_MOVE = """
+    UPDATE checkpoints SET sequence = %s WHERE projection = %s AND partition = %s AND sequence = %s
+    RETURNING set_config('synchronous_commit', 'off', true)"""
+_OPEN = "INSERT INTO checkpoints (projection, partition, sequence) VALUES (%s, %s, 0) ON CONFLICT DO NOTHING"
+_READ = "SELECT sequence FROM checkpoints WHERE projection = %s AND partition = %s"
+
+
+class ProjectionWorker:
+    """Applies one partition's events to one projection while `run` runs.
+
+    Args:
+        pool: open, or opened later by its maker; one connection is held during a transaction only.
+        progress: rung after every commit.
+        on_applied: hears the number of events and the new position after every commit (metrics).
+
+    Attributes:
+        applied_sequence: the checkpoint, as of the last commit seen.
+        events_total: events applied by this worker.
+        dead_total: events passed over by this worker, kept in `DEAD`.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        pool: AsyncConnectionPool,
+        projection: Projection,
+        *,
+        family: str = subjects.CONV,
+        partition: int,
+        progress: Progress | None = None,
+        on_applied: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.applied_sequence = 0
+        self.events_total = 0
+        self.dead_total = 0
+        self.stream = subjects.stream(family, partition)
+        self.projection = projection
+        self.partition = partition
+        self._log = log
+        self._pool = pool
+        self._progress = progress
+        self._on_applied = on_applied
+
+    async def run(self) -> None:
+        """Follow the partition until cancelled; through outages of Postgres and of the log, it waits."""
+        await follow(self._log, self.stream, self.projection.name, self)
+
+    # -- the place of `reader.follow` -----------------------------------------------------------------------
+
+    async def position(self) -> int:
+        """The checkpoint in the database; made, at 0, when there is none."""
+        try:
+            async with self._pool.connection(timeout=CONNECT_S) as connection, connection.transaction():
+                key = (self.projection.name, self.partition)
+                await connection.execute(_OPEN, key)
+                row = await (await connection.execute(_READ, key)).fetchone()
+        except psycopg.Error as error:
+            raise Interrupted(f"the checkpoint could not be read: {error}") from error
+        assert row is not None
+        self.applied_sequence = row[0]
+        return self.applied_sequence
+
+    async def handle(self, deliveries: Sequence[Delivery]) -> int:
+        """Apply deliveries; those that cannot be applied go to `DEAD`, the others are applied without them."""
+        try:
+            batch = [LoggedEvent(delivery.sequence, decode(delivery)) for delivery in deliveries]
+            await self._apply(batch, deliveries[-1].sequence)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's or an outage
+            _raise_if_outage(error)
+            for delivery in deliveries:
+                await self._handle_one(delivery)
+        return self.applied_sequence
+
+    async def idle(self) -> None:
+        """A database that was restored, or lost its last moments, is noticed even when nothing comes."""
+        before = self.applied_sequence
+        if await self.position() != before:
+            raise Interrupted(f"the checkpoint was {before} and is {self.applied_sequence}")
+
+    # -- applying -------------------------------------------------------------------------------------------
+
+    async def _handle_one(self, delivery: Delivery) -> None:
+        try:
+            await self._apply([LoggedEvent(delivery.sequence, decode(delivery))], delivery.sequence)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's or an outage
+            _raise_if_outage(error)
+            await self._bury(delivery, error)
+
+    async def _bury(self, delivery: Delivery, error: Exception) -> None:
+        """Keep an event that cannot be applied, then pass over it. A crash in between buries it twice."""
+        reason = f"{type(error).__name__}: {error}"
+        log_.error(
+            "event not applied, kept in DEAD",
+            projection=self.projection.name,
+            stream=delivery.stream,
+            sequence=delivery.sequence,
+            subject=delivery.subject,
+            error=reason,
+        )
+        headers = {
+            **delivery.headers,
+            subjects.DEAD_STREAM: delivery.stream,
+            subjects.DEAD_SEQUENCE: str(delivery.sequence),
+            subjects.DEAD_SUBJECT: delivery.subject,
+            # A header is one line of ASCII.
+            subjects.DEAD_ERROR: " ".join(reason.split())[:ERROR_MAX].encode("ascii", "backslashreplace").decode(),
+        }
+        subject = subjects.dead(self.projection.name, self.partition)
+        await self._log.publish_dead(subject, Record(subject, delivery.data, headers))
+        try:
+            await self._apply([], delivery.sequence)
+        except psycopg.Error as failure:
+            raise Interrupted(str(failure)) from failure
+        self.dead_total += 1
+
+    async def _apply(self, batch: Sequence[LoggedEvent], sequence: int) -> None:
+        async with self._pool.connection(timeout=CONNECT_S) as connection, connection.transaction():
+            await self._move_checkpoint(connection, sequence)
+            await self.projection.apply(connection, batch)
+        self.applied_sequence = sequence
+        self.events_total += len(batch)
+        if self._progress is not None:
+            self._progress.ring()
+        if self._on_applied is not None:
+            self._on_applied(len(batch), sequence)
+
+    async def _move_checkpoint(self, connection: Connection, sequence: int) -> None:
+        values = (sequence, self.projection.name, self.partition, self.applied_sequence)
+        cursor = await connection.execute(_MOVE, values)
+        if cursor.rowcount != 1:
+            raise Interrupted("another worker moved the checkpoint")
+
+
+def _raise_if_outage(error: Exception) -> None:
+    """Raise `Interrupted` for what is no event's fault: no database, no schema, another worker.
+
+    An event's fault is what Postgres says of the data, and what never reached it: an error of ours, or a value
+    psycopg cannot send (an error of its own, without a `sqlstate`).
+    """
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        return
+    of_the_client = psycopg.ProgrammingError | psycopg.NotSupportedError
+    if isinstance(error, psycopg.Error) and (error.sqlstate or not isinstance(error, of_the_client)):
+        raise Interrupted(f"Postgres: {error}") from error
+    if isinstance(error, Interrupted | OSError):
+        raise Interrupted(str(error)) from error

@@ -1,0 +1,5 @@
+"""`python -m runtime.cli` is `riverrun`."""
+
+from runtime.cli import main
+
+main()

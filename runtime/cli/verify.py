@@ -1,0 +1,76 @@
+"""`riverrun verify`: proves that the read models are what the log says, or names where they are not."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from projections.differences import Report
+from projections.verification import CannotCompare
+from projections.verification import verify as compare
+from runtime.cli import fail
+from runtime.cli.target import Target, load_settings, resolve_target
+from runtime.cli.token import DURATION, UNIT_S
+from streams.jetstream import JetStream
+from streams.ports import LogError
+
+EXIT_DIFFERENT: Final = 1
+SHOWN_MAX: Final = 20  # differences printed; `--json` has more
+
+
+def verify(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    wait: Annotated[str, typer.Option(help="How long the read models may take to catch up: 30s, 5m.")] = "30s",
+    url: Annotated[str | None, typer.Option(help="The server, http://host:port.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="The data dir of a local server.")] = None,
+) -> None:
+    """Compare the log with the read models, conversation by conversation.
+
+    Exit status: 0 equal, 1 different, 2 could not compare.
+    """
+    duration = DURATION.fullmatch(wait)
+    if duration is None:
+        fail(f"--wait {wait!r} is not a duration: one like 30s or 5m is expected")
+    wait_s = int(duration[1]) * UNIT_S[duration[2]]
+    target = resolve_target(url, data_dir)
+    try:
+        report = asyncio.run(_compare(target, load_settings().partitions, wait_s))
+    except (CannotCompare, LogError, OSError) as error:
+        fail(f"could not compare: {error}")
+    if as_json:
+        sys.stdout.write(json.dumps(report.as_dict()) + "\n")
+    else:
+        _print(report)
+    if not report.equal:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+async def _compare(target: Target, partitions: int, wait_s: float) -> Report:
+    jetstream = await JetStream.connect(target.nats_url, name="riverrun-verify")
+    try:
+        return await compare(jetstream.log, target.postgres_url, partitions=partitions, wait_s=wait_s)
+    finally:
+        await jetstream.close()
+
+
+def _print(report: Report) -> None:
+    console = Console(soft_wrap=True)
+    table = Table(title=f"{report.events:,} events of {report.conversations:,} conversations in the log")
+    table.add_column("read model")
+    for heading in ("conversations", "rows", "different"):
+        table.add_column(heading, justify="right")
+    for model in report.models:
+        table.add_row(model.model, f"{model.conversations:,}", f"{model.rows:,}", f"{len(model.differences):,}")
+    console.print(table)
+    for difference in report.differences[:SHOWN_MAX]:
+        about = "" if difference.conversation_id is None else f" conversation {difference.conversation_id}:"
+        console.print(f"{difference.where}:{about} {difference.what}", markup=False, highlight=False)
+    hidden = len(report.differences) - SHOWN_MAX
+    if hidden > 0:
+        console.print(f"… and {hidden:,} more", highlight=False)
+    console.print("equal" if report.equal else f"{len(report.differences):,} differences", highlight=False)

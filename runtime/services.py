@@ -1,0 +1,53 @@
+"""The tasks a process runs for its whole life: each has a name, an owner, and an order in which it ends."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class Services:
+    """Tasks that must not end by themselves. One that does takes the process down, with its error."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task until `stop`."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Return when `stop` is set.
+
+        Raises:
+            Exception: that of the first task that failed.
+        """
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([stopping, self._failed], return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                self._failed.result()
+        finally:
+            stopping.cancel()
+
+    async def stop(self) -> None:
+        """End all tasks, the last started first, each before the next. Idempotent."""
+        while self._tasks:
+            task = self._tasks.pop()
+            task.remove_done_callback(self._ended)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._failed.cancel()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() or self._failed.done():
+            return
+        error = task.exception() or RuntimeError("it ended by itself")
+        log.error("a service failed", service=task.get_name(), error=repr(error), exc_info=error)
+        self._failed.set_exception(error)

@@ -1,0 +1,41 @@
+"""JetStream's JSON API over requests, and its answers as values or errors."""
+
+from typing import Any
+
+import msgspec
+
+from streams.jetstream.connection import Connection, RequestError
+from streams.ports import LogUnavailable
+
+API_S = 5.0  # the leader of a stream may just be being elected
+
+NO_CONSUMER = 10014
+NO_MESSAGE = 10037
+STREAM_DIFFERS = 10058  # the name is in use with another configuration
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode  # Any: the API's own shapes, of which we read a few fields
+
+
+class ApiError(LogUnavailable):
+    """JetStream refused. Callers handle the codes they expect; any other means the log cannot be used now."""
+
+    def __init__(self, subject: str, err_code: int, description: str) -> None:
+        super().__init__(f"{subject}: {description} ({err_code})")
+        self.err_code = err_code
+
+
+async def call(connection: Connection, subject: str, body: Any = None) -> dict[str, Any]:
+    """Ask `$JS.API.<subject>`.
+
+    Raises:
+        ApiError: it answered with an error. LogUnavailable: it did not answer, or nobody is there.
+    """
+    request = b"" if body is None else _encode(body)
+    try:
+        answer = _decode((await connection.ask(f"$JS.API.{subject}", request, timeout_s=API_S)).data)
+    except RequestError as error:
+        raise LogUnavailable(f"{subject}: {error}") from error
+    if failure := answer.get("error"):
+        raise ApiError(subject, failure.get("err_code", 0), failure.get("description", ""))
+    return answer

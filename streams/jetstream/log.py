@@ -1,0 +1,89 @@
+"""The log over JetStream: appends, leader reads, pages and consumers, put together."""
+
+import base64
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+
+from streams import subjects
+from streams.jetstream import ensure, reader
+from streams.jetstream.api import NO_MESSAGE, ApiError, call
+from streams.jetstream.connection import Connection
+from streams.jetstream.consumer import JetStreamConsumer
+from streams.jetstream.nodes import ensure_bucket
+from streams.jetstream.publisher import Publisher
+from streams.ports import AppendUnknown, Delivery, LogUnavailable, Record
+from streams.topology import Topology
+
+
+class JetStreamLog:
+    """See `streams.ports.Log`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._publisher = Publisher(connection)
+
+    async def ensure(self, topology: Topology) -> None:
+        """See `streams.ports.Log.ensure`; also makes the bucket of node announcements."""
+        await ensure.ensure(self._connection, topology)
+        await ensure_bucket(self._connection, topology.replicas)
+
+    async def append(self, stream: str, records: Sequence[Record], *, expected_last_sequence: int) -> int:
+        """See `streams.ports.Log.append`. The records' subjects say which stream stores them."""
+        return await self._publisher.append(records, expected_last_sequence)
+
+    async def last_sequence(self, stream: str) -> int:
+        """See `streams.ports.Log.last_sequence`."""
+        answer = await call(self._connection, f"STREAM.INFO.{stream}")
+        return int(answer["state"]["last_seq"])
+
+    async def last(self, stream: str, subject: str | None = None) -> Delivery | None:
+        """See `streams.ports.Log.last`."""
+        try:
+            answer = await call(self._connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject or ">"})
+        except ApiError as error:
+            if error.err_code == NO_MESSAGE:
+                return None
+            raise
+        message = answer["message"]
+        block = base64.b64decode(message.get("hdrs", ""))
+        headers = dict(line.split(": ", 1) for line in block.decode().split("\r\n")[1:] if line)
+        return Delivery(
+            stream,
+            message["seq"],
+            message["subject"],
+            base64.b64decode(message.get("data", "")),
+            reader.own_headers(headers),
+            datetime.fromisoformat(message["time"]),
+        )
+
+    def read(
+        self,
+        stream: str,
+        *,
+        subject: str | None = None,
+        after_sequence: int = 0,
+        up_to_sequence: int | None = None,
+    ) -> AsyncIterator[Delivery]:
+        """See `streams.ports.Log.read`."""
+        return reader.read(
+            self._connection, stream, subject=subject, after_sequence=after_sequence, up_to_sequence=up_to_sequence
+        )
+
+    async def consume(self, stream: str, reader: str, *, after_sequence: int) -> JetStreamConsumer:
+        """See `streams.ports.Log.consume`."""
+        partition = int(stream.rpartition("-")[2])
+        name = subjects.consumer(reader, partition)
+        consumer = JetStreamConsumer(self._connection, stream, name, after_sequence)
+        try:
+            await consumer.open()
+        except BaseException:
+            await consumer.close()
+            raise
+        return consumer
+
+    async def publish_dead(self, subject: str, record: Record) -> None:
+        """See `streams.ports.Log.publish_dead`."""
+        try:
+            await self._publisher.store(Record(subject, record.data, record.headers))
+        except AppendUnknown as error:
+            raise LogUnavailable(f"perhaps not stored: {error}") from error

@@ -1,0 +1,191 @@
+"""The log within one process: the same contract as JetStream's, gone with the process."""
+
+import asyncio
+import bisect
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from streams import subjects
+from streams.memory.bus import MemoryBus
+from streams.ports import (
+    BATCH_MAX,
+    Delivery,
+    LogError,
+    LogUnavailable,
+    Record,
+    RecordTooLarge,
+    Signal,
+    WrongSequence,
+)
+from streams.topology import Republish, Topology, TopologyMismatch
+
+PAYLOAD_MAX = 1024 * 1024  # nats-server's default, headers included
+
+
+@dataclass(slots=True)
+class _Stream:
+    name: str
+    republish: Republish | None
+    deliveries: list[Delivery] = field(default_factory=list)
+    grown: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @property
+    def last_sequence(self) -> int:
+        return len(self.deliveries)
+
+
+class MemoryConsumer:
+    """See `streams.ports.Consumer`."""
+
+    def __init__(self, stream: _Stream, places: dict[str, int], name: str, after_sequence: int) -> None:
+        self._stream = stream
+        self._places = places
+        self._name = name
+        self._given = after_sequence
+
+    async def fetch(self, max_count: int, max_wait_s: float) -> list[Delivery]:
+        """See `streams.ports.Consumer.fetch`."""
+        try:
+            async with asyncio.timeout(max_wait_s), self._stream.grown:
+                await self._stream.grown.wait_for(lambda: self._stream.last_sequence > self._given)
+        except TimeoutError:
+            return []
+        deliveries = self._stream.deliveries[self._given : self._given + max_count]
+        self._given += len(deliveries)
+        return deliveries
+
+    async def ack(self, sequence: int) -> None:
+        """See `streams.ports.Consumer.ack`."""
+        self._places[self._name] = max(self._places[self._name], sequence)
+
+    async def pending(self) -> int:
+        """See `streams.ports.Consumer.pending`."""
+        return self._stream.last_sequence - self._given
+
+    async def close(self) -> None:
+        """See `streams.ports.Consumer.close`."""
+
+
+class MemoryLog:
+    """See `streams.ports.Log`.
+
+    Args:
+        bus: where stored events are republished, as the topology says.
+    """
+
+    def __init__(self, bus: MemoryBus | None = None) -> None:
+        self._bus = bus
+        self._partitions: int | None = None
+        self._streams: dict[str, _Stream] = {}
+        self._places: dict[str, int] = {}
+        self._failures: list[tuple[LogError, bool]] = []
+
+    def fail_next_append(self, error: LogError, *, landed: bool) -> None:
+        """For tests: the next append raises `error`, after storing its records (`landed`) or without.
+
+        Called again before that, it lines up a failure for the append after. An append whose expectation is
+        wrong fails with WrongSequence as always and uses none up.
+        """
+        self._failures.append((error, landed))
+
+    async def ensure(self, topology: Topology) -> None:
+        """See `streams.ports.Log.ensure`."""
+        if self._partitions is not None and self._partitions != topology.partitions:
+            raise TopologyMismatch(
+                f"the log was made with {self._partitions} partitions and this start asks for {topology.partitions}"
+            )
+        self._partitions = topology.partitions
+        for spec in topology.streams():
+            self._streams.setdefault(spec.name, _Stream(spec.name, spec.republish))
+
+    async def append(self, stream: str, records: Sequence[Record], *, expected_last_sequence: int) -> int:
+        """See `streams.ports.Log.append`."""
+        target = self._stream(stream)
+        if not 1 <= len(records) <= BATCH_MAX:
+            raise RecordTooLarge(f"an append has 1 to {BATCH_MAX:,} records, not {len(records):,}")
+        for record in records:
+            _check_size(record)
+        await asyncio.sleep(0)  # as over a network: others run before the outcome is known
+        if target.last_sequence != expected_last_sequence:
+            raise WrongSequence(f"wrong last sequence: {target.last_sequence}")
+        error, landed = self._failures.pop(0) if self._failures else (None, True)
+        if landed:
+            await self._store(target, records)
+        if error is not None:
+            raise error
+        return expected_last_sequence + len(records)
+
+    async def last_sequence(self, stream: str) -> int:
+        """See `streams.ports.Log.last_sequence`."""
+        return self._stream(stream).last_sequence
+
+    async def last(self, stream: str, subject: str | None = None) -> Delivery | None:
+        """See `streams.ports.Log.last`."""
+        deliveries = reversed(self._stream(stream).deliveries)
+        return next((delivery for delivery in deliveries if subject in (None, delivery.subject)), None)
+
+    async def read(
+        self,
+        stream: str,
+        *,
+        subject: str | None = None,
+        after_sequence: int = 0,
+        up_to_sequence: int | None = None,
+    ) -> AsyncIterator[Delivery]:
+        """See `streams.ports.Log.read`."""
+        deliveries = self._stream(stream).deliveries
+        first = bisect.bisect_right(deliveries, after_sequence, key=lambda delivery: delivery.sequence)
+        for delivery in deliveries[first:up_to_sequence]:
+            if subject in (None, delivery.subject):
+                yield delivery
+
+    async def consume(self, stream: str, reader: str, *, after_sequence: int) -> MemoryConsumer:
+        """See `streams.ports.Log.consume`."""
+        name = subjects.consumer(reader, int(stream.rpartition("-")[2]))
+        self._places[name] = after_sequence
+        return MemoryConsumer(self._stream(stream), self._places, name, after_sequence)
+
+    async def publish_dead(self, subject: str, record: Record) -> None:
+        """See `streams.ports.Log.publish_dead`."""
+        dead = Record(subject, record.data, record.headers)
+        _check_size(dead)
+        await self._store(self._stream("DEAD"), [dead])
+
+    def _stream(self, name: str) -> _Stream:
+        if name not in self._streams:
+            raise LogUnavailable(f"there is no stream {name}")
+        return self._streams[name]
+
+    async def _store(self, stream: _Stream, records: Sequence[Record]) -> None:
+        now = datetime.now(UTC)
+        for record in records:
+            sequence = stream.last_sequence + 1
+            headers = dict(record.headers)
+            stream.deliveries.append(Delivery(stream.name, sequence, record.subject, record.data, headers, now))
+            self._republish(stream, stream.deliveries[-1])
+        async with stream.grown:
+            stream.grown.notify_all()
+
+    def _republish(self, stream: _Stream, delivery: Delivery) -> None:
+        """Only single-token wildcards at the end of the source are understood: what the topology uses."""
+        if self._bus is None or stream.republish is None:
+            return
+        prefix = stream.republish.source.removesuffix("*")
+        token = delivery.subject.removeprefix(prefix)
+        if token == delivery.subject or "." in token:
+            return
+        headers = {
+            **delivery.headers,
+            "Nats-Stream": delivery.stream,
+            "Nats-Subject": delivery.subject,
+            "Nats-Sequence": str(delivery.sequence),
+        }
+        destination = stream.republish.destination.replace("{{wildcard(1)}}", token)
+        self._bus.emit(Signal(destination, delivery.data, headers))
+
+
+def _check_size(record: Record) -> None:
+    size_bytes = len(record.data) + sum(len(name) + len(value) + 4 for name, value in record.headers.items())
+    if size_bytes > PAYLOAD_MAX:
+        raise RecordTooLarge(f"{size_bytes:,} bytes, and the log takes {PAYLOAD_MAX:,}")

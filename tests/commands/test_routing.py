@@ -1,0 +1,159 @@
+"""Commands on their way to the owner of their partition, in one process and across the bus."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from commands.conversations import ConversationResult, CreateConversation
+from commands.messages import MessageResult
+from commands.repository import Repository
+from commands.routing import Router, WriterNode
+from commands.writer import PartitionWriter
+from domain.errors import DomainError, Invalid, NotFound, Unavailable
+from streams import subjects
+from streams.memory import MemoryBus, MemoryLog, MemoryNodes
+from streams.topology import Topology
+from tests.commands.harness import LogReceipts, Snapshots, message, wall_ms
+
+PARTITIONS = 4
+
+
+async def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class Deployment:
+    """Nodes over one memory log and bus."""
+
+    def __init__(self) -> None:
+        self.bus = MemoryBus()
+        self.log = MemoryLog(self.bus)
+        self.nodes = MemoryNodes()
+
+    def make_writer(self, partition: int) -> PartitionWriter:
+        return PartitionWriter(
+            self.log,
+            Repository(self.log, Snapshots(), family=subjects.CONV, partition=partition),
+            LogReceipts(self.log),
+            family=subjects.CONV,
+            partition=partition,
+            clock_ms=wall_ms,
+            queue_max=10_000,
+            cache_bytes=1 << 24,
+        )
+
+    @contextlib.asynccontextmanager
+    async def node(self, node_id: str) -> AsyncIterator[WriterNode]:
+        node = WriterNode(node_id, self.nodes, self.bus, self.make_writer, family=subjects.CONV, partitions=PARTITIONS)
+        task = asyncio.create_task(node.run())
+        try:
+            yield node
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def router(self, local: WriterNode | None = None) -> Router:
+        return Router(self.bus, family=subjects.CONV, partitions=PARTITIONS, local=local)
+
+
+@pytest.fixture
+async def deployment() -> Deployment:
+    deployment = Deployment()
+    await deployment.log.ensure(Topology(partitions=PARTITIONS))
+    return deployment
+
+
+def owned(node: WriterNode) -> set[int]:
+    return {partition for partition in range(PARTITIONS) if node.writer(partition)}
+
+
+async def create(router: Router, placement: int, actor: str = "alice") -> int:
+    result = await router.dispatch(
+        CreateConversation(actor_id=actor, kind="group", members=["bob"], placement=placement)
+    )
+    assert isinstance(result, ConversationResult)
+    return int(result.conversation.conversation_id)
+
+
+async def test_a_lone_node_owns_every_partition(deployment: Deployment) -> None:
+    async with deployment.node("a") as node:
+        await eventually(lambda: owned(node) == set(range(PARTITIONS)))
+        router = deployment.router(node)
+        conversations = [await create(router, placement) for placement in range(8)]
+        assert {conversation >> 12 & 1023 for conversation in conversations} == set(range(8))
+
+
+async def test_a_process_without_writers_reaches_them_over_the_bus(deployment: Deployment) -> None:
+    async with deployment.node("a") as node:
+        await eventually(lambda: len(owned(node)) == PARTITIONS)
+        router = deployment.router()
+        conversation = await create(router, 3)
+        acks = await asyncio.gather(*(router.dispatch(message(conversation, f"m{i}")) for i in range(50)))
+        assert [ack.seq for ack in acks if isinstance(ack, MessageResult)] == list(range(1, 51))
+
+
+@pytest.mark.parametrize("remote", [True, False])
+async def test_refusals_keep_their_code_and_field_on_the_way(deployment: Deployment, remote: bool) -> None:
+    async with deployment.node("a") as node:
+        await eventually(lambda: len(owned(node)) == PARTITIONS)
+        router = deployment.router(None if remote else node)
+        conversation = await create(router, 3)
+        with pytest.raises(Invalid) as refusal:
+            await router.dispatch(message(conversation, "m1", text=""))
+        assert refusal.value.field == "body.text"
+        with pytest.raises(NotFound):
+            await router.dispatch(message(conversation, "m1", actor="mallory"))
+        with pytest.raises(Invalid):
+            await router.dispatch(CreateConversation(actor_id="alice", kind="direct", members=["alice"], placement=0))
+
+
+async def test_partitions_move_when_nodes_come_and_go_and_nothing_is_lost(deployment: Deployment) -> None:
+    router = deployment.router()
+    acked: dict[str, int] = {}
+    stop = asyncio.Event()
+
+    async def send(conversation: int, sender: str) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            key = f"{sender}-{number}"
+            while key not in acked:
+                with contextlib.suppress(Unavailable):
+                    result = await router.dispatch(message(conversation, key, actor=sender))
+                    assert isinstance(result, MessageResult)
+                    acked[key] = result.seq
+
+    async with deployment.node("a") as first:
+        await eventually(lambda: len(owned(first)) == PARTITIONS)
+        conversations = [await create(router, placement) for placement in range(PARTITIONS)]
+        senders = [asyncio.create_task(send(c, who)) for c in conversations for who in ("alice", "bob")]
+        async with deployment.node("b") as second:
+            await eventually(lambda: bool(owned(second)) and not owned(first) & owned(second))
+            await eventually(lambda: len(acked) > 400)
+        await eventually(lambda: len(owned(first)) == PARTITIONS)
+        count = len(acked)
+        await eventually(lambda: len(acked) > count + 200)
+        stop.set()
+        await asyncio.gather(*senders)
+    for partition, conversation in enumerate(conversations):
+        stream = subjects.stream(subjects.CONV, partition)
+        posted = [d async for d in deployment.log.read(stream) if d.headers[subjects.TYPE] == "message.posted"]
+        assert len(posted) >= 50
+        assert {delivery.subject for delivery in posted} == {f"conv.{partition}.{conversation}"}
+        assert [delivery.headers[subjects.VERSION] for delivery in posted] == [
+            str(version) for version in range(2, len(posted) + 2)
+        ]
+
+
+async def test_without_any_writer_a_command_is_refused_as_unavailable(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commands.routing.MOVING_S", 0.2)
+    with pytest.raises(DomainError) as refusal:
+        await create(deployment.router(), 0)
+    assert refusal.value.code == "unavailable"
+    assert refusal.value.retryable

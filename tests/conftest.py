@@ -1,0 +1,60 @@
+"""Real servers for every test, started here: one nats-server, Postgres and Valkey a session, on ports the OS gives.
+
+chDB (400 MB, a second to open) is off, except for tests that open one themselves.
+"""
+
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from secrets import token_hex
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest_asyncio
+
+from runtime.embedded.child import free_port
+from runtime.embedded.nats import NatsServer
+from runtime.embedded.servers import EmbeddedServers
+
+NatsServerFactory = Callable[[], Awaitable[NatsServer]]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def servers() -> AsyncIterator[EmbeddedServers]:
+    """Started servers that all tests share: use names of your own in them."""
+    with tempfile.TemporaryDirectory(prefix="riverrun-tests-") as folder:
+        embedded = EmbeddedServers(Path(folder) / "data", with_clickhouse=False)
+        await embedded.start()
+        try:
+            yield embedded
+        finally:
+            await embedded.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def postgres_url(servers: EmbeddedServers) -> AsyncIterator[str]:
+    """An empty database, one a test module."""
+    name = f"test_{token_hex(6)}"
+    async with await psycopg.AsyncConnection.connect(servers.postgres_url, autocommit=True) as connection:
+        await connection.execute(f"CREATE DATABASE {name}")
+    yield urlunsplit(urlsplit(servers.postgres_url)._replace(path=f"/{name}"))
+    async with await psycopg.AsyncConnection.connect(servers.postgres_url, autocommit=True) as connection:
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServerFactory]:
+    """Makes nats-servers of a test's own, each on an empty store: to be stopped, killed or left to the fixture."""
+    async with AsyncExitStack() as stack:
+        count = 0
+
+        async def start() -> NatsServer:
+            nonlocal count
+            count += 1
+            server = NatsServer(tmp_path / f"nats-{count}", tmp_path / f"nats-{count}.log", free_port(), free_port())
+            await server.child.start()
+            stack.push_async_callback(server.child.stop)
+            return server
+
+        yield start
