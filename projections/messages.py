@@ -4,11 +4,13 @@
 """
 
 from collections.abc import Sequence
+from itertools import starmap
 from typing import Any
 
 import msgspec
+from psycopg.errors import UniqueViolation
 
-from domain.events import Event, MessagePosted
+from domain.events import ConversationReserved, Event, MessagePosted
 from projections import tables
 from projections.months import ensure_months
 from projections.projection import Connection, LoggedEvent
@@ -29,24 +31,19 @@ class MessagesProjection:
 
     async def apply(self, connection: Connection, batch: Sequence[LoggedEvent]) -> None:
         """See `Projection.apply`. Makes the partition of a month that the batch is the first to touch."""
-        messages: list[tuple[Any, ...]] = []
-        changes: list[tuple[Any, ...]] = []
-        for sequence, event in batch:
-            if isinstance(event, MessagePosted):
-                messages.append(_message_row(sequence, event))
-                # The very JSON of `to_public(event).data`, without the dict in between.
-                changes.append(_change_row(sequence, event, _to_json(message_of(event))))
-            elif (public := to_public(event)) is not None:
-                changes.append(_change_row(sequence, event, _to_json(public.data)))
-        if changes:
-            moments = {(row[_MOMENT].year, row[_MOMENT].month): row[_MOMENT] for row in changes}
-            await ensure_months(connection, (tables.messages, tables.changes), moments.values())
-            await self._changes.add(connection, changes)
-        if messages:
-            await self._messages.add(connection, messages)
-
-
-_MOMENT = 2  # the column of either row that places it in a month
+        changes = [logged for logged in batch if not isinstance(logged.event, ConversationReserved)]
+        if not changes:
+            return
+        messages = [(sequence, event) for sequence, event in changes if isinstance(event, MessagePosted)]
+        months = {(event.timestamp.year, event.timestamp.month): event.timestamp for _, event in changes}
+        await ensure_months(connection, (tables.messages, tables.changes), months.values())
+        try:
+            async with connection.transaction():
+                await self._messages.add(connection, starmap(_message_row, messages))
+                await self._changes.add(connection, starmap(_change_row, changes))
+        except UniqueViolation:  # rare: the checkpoint keeps repeats away
+            await self._messages.add_missing(connection, starmap(_message_row, messages))
+            await self._changes.add_missing(connection, starmap(_change_row, changes))
 
 
 def _message_row(sequence: int, event: MessagePosted) -> tuple[Any, ...]:
@@ -65,7 +62,7 @@ def _message_row(sequence: int, event: MessagePosted) -> tuple[Any, ...]:
     )
 
 
-def _change_row(sequence: int, event: Event, data: bytes) -> tuple[Any, ...]:
+def _change_row(sequence: int, event: Event) -> tuple[Any, ...]:
     return (
         int(event.originator_id),
         event.originator_version,
@@ -73,5 +70,14 @@ def _change_row(sequence: int, event: Event, data: bytes) -> tuple[Any, ...]:
         sequence,
         event.TOPIC,
         event.actor_id,
-        data.decode(),
+        _data(event).decode(),
     )
+
+
+def _data(event: Event) -> bytes:
+    if isinstance(event, MessagePosted):
+        return _to_json(message_of(event))  # the very JSON of its public data, without the dict in between
+    public = to_public(event)
+    if public is None:
+        raise TypeError(f"{event.TOPIC} has no public form")
+    return _to_json(public.data)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from psycopg import sql
-from psycopg.errors import UniqueViolation
 from sqlalchemy import Table
 from sqlalchemy.types import BigInteger, DateTime, Integer
 
@@ -34,22 +33,23 @@ class Staging:
         )
 
     async def fill(self, connection: Connection, rows: Iterable[Sequence[Any]]) -> None:
-        """Copy rows, in the table's column order, into the staging table, after those already there."""
+        """Copy rows, in the table's column order, into the staging table."""
         await connection.execute(self._create)
         await self._copy(connection, self._copy_staged, rows)
 
-    async def add(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
-        """Add rows to the table itself, leaving out those whose key is there.
+    async def add(self, connection: Connection, rows: Iterable[Sequence[Any]]) -> None:
+        """Copy rows straight into the table: half of Postgres's work. Rows that are made as they are copied
+        are made while Postgres works on those before.
 
-        The checkpoint makes repeats rare, so they are copied straight in, which halves Postgres's work, and only
-        when one is refused are they sorted out through the staging table.
+        Raises:
+            psycopg.errors.UniqueViolation: the key of a row is there already.
         """
-        try:
-            async with connection.transaction():
-                await self._copy(connection, self._copy_direct, rows)
-        except UniqueViolation:
-            await self.fill(connection, rows)
-            await connection.execute(self._add_missing)
+        await self._copy(connection, self._copy_direct, rows)
+
+    async def add_missing(self, connection: Connection, rows: Iterable[Sequence[Any]]) -> None:
+        """Add rows to the table, leaving out those whose key is there."""
+        await self.fill(connection, rows)
+        await connection.execute(self._add_missing)
 
     async def _copy(self, connection: Connection, statement: sql.SQL, rows: Iterable[Sequence[Any]]) -> None:
         async with connection.cursor().copy(statement) as copy:
