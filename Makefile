@@ -14,10 +14,10 @@ help: ## This list
 install: $(VENV)/.installed ## Make .venv and install the locked dependencies in it
 
 up: $(VENV)/.installed ## Run everything here; ARGS="--port 9000" is passed on
-	@$(BIN)/riverrun up $(ARGS)
+	@exec $(BIN)/riverrun up $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the test suite against servers it starts itself; ARGS go to pytest
-	@$(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.installed-dev ## Layout, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -26,7 +26,7 @@ check: $(VENV)/.installed-dev ## Layout, lint, types and the direction of import
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed-dev ## Run the benchmarks with their floors
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 # Each stamp is newer than what it was made from, so that installing is done once. `-e` needs no build isolation:
 # the build's own requirements are in the lock as well, and nothing unlocked is fetched.

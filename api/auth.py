@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
+from jwt.exceptions import InvalidSubjectError
 from starlette.requests import HTTPConnection
 
 from api.errors import TokenExpired, Unauthenticated
@@ -173,7 +174,7 @@ _REASONS: Mapping[type[Exception], str] = {
     jwt.InvalidAlgorithmError: "it is not signed with the algorithm expected here",
     jwt.ImmatureSignatureError: "it is not valid yet (nbf)",
     jwt.InvalidAudienceError: "it is meant for another audience",
-    jwt.InvalidSubjectError: "sub is not a string",
+    InvalidSubjectError: "sub is not a string",
 }
 
 

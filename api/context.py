@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from api.auth import Authenticator
 from api.recent_writes import RecentWrites
-from api.tickets import TicketStore
 from commands.ports import Dispatcher
 from projections.queries import Queries
 
-if TYPE_CHECKING:  # the gateway's handlers use the context themselves
+if TYPE_CHECKING:  # their handlers use the context themselves
     from api.gateway import Gateway
+    from api.tickets import TicketStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ApiContext:
     dispatcher: Dispatcher
     queries: Queries
     authenticator: Authenticator
-    tickets: TicketStore
+    tickets: "TicketStore"
     gateway: "Gateway"
     readiness: Mapping[str, Callable[[], Awaitable[None]]]
     versions: dict[str, str]

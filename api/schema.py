@@ -8,9 +8,9 @@ text, a name or a user id may be is decided by the domain. Where the schema says
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -214,7 +214,7 @@ def decode(raw: bytes, type_: type[T]) -> T:
         Invalid: not JSON, not UTF-8, a lone surrogate, an unknown or duplicate name, a wrong type. `field` is its path.
     """
     try:
-        value = _decoder(type_)(raw)
+        value: T = _decoder(cast("Hashable", type_))(raw)
         _refuse_duplicates(raw.decode())
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
@@ -229,14 +229,15 @@ def decode_query(pairs: list[tuple[str, str]], type_: type[T]) -> T:
     Raises:
         Invalid: an unknown or repeated parameter, a number that is none or out of bounds.
     """
-    numbers = _number_fields(type_)
+    numbers = _number_fields(cast("Hashable", type_))
     values: dict[str, Any] = {}
     for name, text in pairs:
         if name in values:
             raise Invalid("given more than once", field=_quoted(name))
         # Digits only: `int` would also take signs, spaces and other scripts' digits.
-        is_number = name in numbers and len(text) <= 19 and text.isascii() and text.isdigit()
-        values[name] = int(text) if is_number else text
+        if name in numbers and not (len(text) <= 19 and text.isascii() and text.isdigit()):
+            raise Invalid("a whole number is expected, of at most 63 bits", field=name)
+        values[name] = int(text) if name in numbers else text
     try:
         return msgspec.convert(values, type_)
     except msgspec.ValidationError as error:
@@ -244,16 +245,16 @@ def decode_query(pairs: list[tuple[str, str]], type_: type[T]) -> T:
 
 
 @cache
-def _decoder(type_: type[T]) -> Callable[[bytes], T]:
+def _decoder(type_: Hashable) -> Callable[[bytes], Any]:
     return msgspec.json.Decoder(type_).decode
 
 
 @cache
-def _number_fields(type_: type[Any]) -> frozenset[str]:
+def _number_fields(type_: Hashable) -> frozenset[str]:
     return frozenset(name for name, property_ in properties(type_).items() if "integer" in str(property_))
 
 
-def properties(type_: type[Any]) -> Mapping[str, Any]:
+def properties(type_: Any) -> Mapping[str, Any]:
     """The JSON schema of each field of a struct."""
     _, components = msgspec.json.schema_components([type_])
     found: Mapping[str, Any] = components[type_.__name__].get("properties", {})

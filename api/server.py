@@ -1,10 +1,9 @@
 """The socket under the doors: uvicorn, with a WebSocket protocol that is written to and read from without a task.
 
 A session's pushes go straight into the transport's buffer (`SocketProtocol.try_write`), and what a client sends
-is handed over as it is read (`SocketProtocol.listen`). Neither ever waits: whoever is too slow is told so, not waited for.
+is handed over as it is read (`SocketProtocol.listen`). Neither ever waits: who is too slow is told so, not waited for.
 """
 
-import asyncio
 import contextlib
 import logging
 import socket
@@ -15,9 +14,12 @@ from typing import Any, Final, Protocol
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode, Frame
+from websockets.frames import CloseCode as LibraryCode
+from websockets.frames import Frame
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
+
+from api.sessions import CloseCode
 
 FRAME_MAX_BYTES: Final = 64 * 1024  # protocol.md; the fragments of a message together
 CLOSE_S: Final = 5.0  # for the last bytes and the peer's goodbye; then the connection is cut
@@ -26,16 +28,13 @@ KEEP_ALIVE_S: Final = 75  # longer than the pauses of a client that pages throug
 BACKLOG: Final = 2048
 EXTENSION: Final = "riverrun.socket"  # where the ASGI scope holds the `SocketProtocol`
 
-PROTOCOL_ERROR: Final = 3502
-FRAME_TOO_LARGE: Final = 3503
-
 
 class _Connection(ServerProtocol):
     """The library's protocol machine, with this protocol's close codes where it has one of its own."""
 
     def fail(self, code: int, reason: str = "") -> None:
-        if code == CloseCode.MESSAGE_TOO_BIG:
-            code, reason = FRAME_TOO_LARGE, f"a message is at most {FRAME_MAX_BYTES:,} bytes"
+        if code == LibraryCode.MESSAGE_TOO_BIG:
+            code, reason = CloseCode.FRAME_TOO_LARGE, f"a message is at most {FRAME_MAX_BYTES:,} bytes"
         super().fail(code, reason)
 
 
@@ -117,7 +116,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if not self.close_sent:
-            self.scope["extensions"][EXTENSION] = self  # type: ignore[index,assignment]  # before the app's task has run
+            self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]  # before the app's task has run
 
     def send_receive_event_to_app(self) -> None:
         data = bytes(self.frames[0]) if len(self.frames) == 1 else b"".join(self.frames)
@@ -125,9 +124,9 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent:
             return
         if self.curr_msg_data_type != "text":
-            self.end(PROTOCOL_ERROR, "text frames only")
+            self.end(CloseCode.PROTOCOL_ERROR, "text frames only")
         elif not _is_utf8(data):
-            self.end(PROTOCOL_ERROR, "a text frame is UTF-8")
+            self.end(CloseCode.PROTOCOL_ERROR, "a text frame is UTF-8")
         elif self._held or self._on_text is None:
             self._early.append(data)
             self.transport.pause_reading()
@@ -145,7 +144,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             return
         assert self.conn.close_sent is not None or self.conn.eof_sent
         sent = self.conn.close_sent
-        code, reason = (sent.code, sent.reason) if sent is not None else (CloseCode.ABNORMAL_CLOSURE, "")
+        code, reason = (sent.code, sent.reason) if sent is not None else (LibraryCode.ABNORMAL_CLOSURE, "")
         self._say_goodbye(code, reason)
         if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()

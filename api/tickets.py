@@ -14,7 +14,9 @@ import structlog
 from redis.exceptions import RedisError
 
 from api.auth import Principal
+from api.endpoint import Answer, Call, Endpoint
 from api.errors import Unauthenticated
+from api.schema import Ticket
 from domain.errors import Unavailable
 
 TICKET_S: Final = 30  # a page opens its connection right after it got the ticket
@@ -79,3 +81,18 @@ def _key(ticket: str) -> str:
 def _unavailable(error: BaseException) -> Unavailable:
     log.warning("tickets need Valkey, which does not answer", error=repr(error))
     return Unavailable("tickets cannot be checked now; try again")
+
+
+async def issue_ticket(call: Call[None, None]) -> Answer:
+    return Answer(Ticket(await call.context.tickets.issue(call.principal), TICKET_S), 201)
+
+
+ENDPOINTS = (
+    Endpoint(
+        "POST",
+        "/v1/tickets",
+        issue_ticket,
+        "A one-time ticket: `?ticket=` opens one WebSocket or EventSource where no header can be sent.",
+        {201: (Ticket, "Use it within `expires_in` seconds.")},
+    ),
+)

@@ -62,11 +62,25 @@ _EVENTS = f"""
     WHERE conversation_id = %(id)s AND version > %(after)s AND {_IS_MEMBER}
     ORDER BY version LIMIT %(limit)s"""
 
-# One statement, one snapshot: what is not in `changes` yet is published after the version told here.
+_EVENTS_AFTER = """
+    SELECT type, version, occurred_at, actor_id, data FROM changes
+    WHERE conversation_id = %(id)s AND version > %(after)s
+    ORDER BY version LIMIT %(limit)s"""
+
+# One statement, one snapshot: what is not in `changes` yet is published after the version told here. Nor is a version
+# told that `members` has not come to: the event that ends a membership always comes after it.
 _MEMBERSHIPS = """
     SELECT m.conversation_id, coalesce(newest.version, 0) FROM members m LEFT JOIN LATERAL (
-        SELECT version FROM changes WHERE conversation_id = m.conversation_id ORDER BY version DESC LIMIT 1
+        SELECT version FROM changes WHERE conversation_id = m.conversation_id AND sequence <= (
+            SELECT sequence FROM checkpoints WHERE projection = 'conversations'
+            AND partition = ((m.conversation_id >> 12) & 1023) %% %(partitions)s)
+        ORDER BY version DESC LIMIT 1
     ) newest ON true WHERE m.user_id = %(user)s"""
+
+_NEWEST_VERSIONS = """
+    SELECT asked.id, newest.version FROM unnest(%(ids)s::bigint[]) AS asked(id) JOIN LATERAL (
+        SELECT version FROM changes WHERE conversation_id = asked.id ORDER BY version DESC LIMIT 1
+    ) newest ON true"""
 
 _RECEIPT = """
     SELECT message_id, seq, version, created_at, body, reply_to, mentions FROM messages
@@ -166,16 +180,26 @@ class Queries:
         """Every public event after a version, in order: encoded, the bytes that were pushed."""
         await self._reach(conversation_id, user_id, min_version)
         rows = await self._page(_EVENTS, conversation_id, user_id, limit, after=after)
-        id_ = str(conversation_id)
-        events = [
-            StoredEvent(type_, id_, version, rfc3339(occurred_at), actor_id, msgspec.Raw(data))
-            for type_, version, occurred_at, actor_id, data in rows[:limit]
-        ]
-        return EventsPage(events, len(rows) > limit)
+        return _events_page(conversation_id, rows, limit)
+
+    async def events_after(
+        self, conversation_id: int, *, after: int, limit: int, min_version: int = 0
+    ) -> EventsPage:
+        """As `events_page`, not authorised: for the gateway, which reads on behalf of all its sessions at once and
+        lets the events say who is a member."""
+        await self._reach(conversation_id, None, min_version)
+        rows = await self._rows(_EVENTS_AFTER, {"id": conversation_id, "after": after, "limit": limit + 1})
+        return _events_page(conversation_id, rows, limit)
 
     async def memberships(self, user_id: str) -> list[Membership]:
-        """All conversations of a user, each with the version up to which `events_page` has its events."""
-        return [Membership(*row) for row in await self._rows(_MEMBERSHIPS, {"user": user_id})]
+        """All conversations of a user, each with a version up to which `events_page` has its events, and at which
+        they were a member."""
+        rows = await self._rows(_MEMBERSHIPS, {"user": user_id, "partitions": self._partitions})
+        return [Membership(*row) for row in rows]
+
+    async def newest_versions(self, conversation_ids: Sequence[int]) -> dict[int, int]:
+        """The newest version of each conversation of which events can be read. Not authorised: for the gateway."""
+        return dict(await self._rows(_NEWEST_VERSIONS, {"ids": list(conversation_ids)}))
 
     async def is_member(self, conversation_id: int, user_id: str) -> bool:
         """Whether a user is in a conversation, as far as the read model has come."""
@@ -249,6 +273,15 @@ class Queries:
 
 def _no_such_conversation() -> NotFound:
     return NotFound("there is no such conversation")
+
+
+def _events_page(conversation_id: int, rows: Sequence[Row], limit: int) -> EventsPage:
+    id_ = str(conversation_id)
+    events = [
+        StoredEvent(type_, id_, version, rfc3339(occurred_at), actor_id, msgspec.Raw(data))
+        for type_, version, occurred_at, actor_id, data in rows[:limit]
+    ]
+    return EventsPage(events, len(rows) > limit)
 
 
 def _message(conversation_id: str, row: Row) -> Message:

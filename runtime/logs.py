@@ -19,7 +19,7 @@ SECRET_KEYS = frozenset({"token", "ticket", "password", "secret", "authorization
 BEARER = re.compile(r"(?i)(bearer\s+)[\w.~+/=-]+")
 
 # Libraries that tell every request or reconnect at `info`; of those we tell ourselves what matters.
-QUIET_LOGGERS = ("uvicorn.access", "httpx", "httpcore", "asyncio", "clickhouse_connect", "nats")
+QUIET_LOGGERS = ("alembic", "uvicorn.access", "httpx", "httpcore", "asyncio", "clickhouse_connect", "nats")
 
 
 def configure(*, level: str, form: str) -> None:

@@ -14,6 +14,7 @@ class Services:
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -34,6 +35,7 @@ class Services:
             if self._failed.done():
                 self._failed.result()
         finally:
+            self._stopping = True
             stopping.cancel()
 
     async def stop(self) -> None:
@@ -46,7 +48,7 @@ class Services:
         self._failed.cancel()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        if task.cancelled() or self._failed.done():
+        if task.cancelled() or self._failed.done() or (self._stopping and task.exception() is None):
             return
         error = task.exception() or RuntimeError("it ended by itself")
         log.error("a service failed", service=task.get_name(), error=repr(error), exc_info=error)

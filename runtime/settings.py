@@ -119,8 +119,6 @@ class Settings:
     ping_s: int = _at_least(1, 25, "Silence after which a session is pinged.", "s")
     writer_queue_max: int = _at_least(1, 10_000, "Commands that may wait for a partition's writer.")
     aggregate_cache_bytes: int = _at_least(1 << 20, 256 << 20, "Memory a writer keeps aggregates in.", "bytes")
-    projection_batch_max: int = _at_least(1, 500, "Events a projection applies in one transaction.")
-    projection_batch_wait_ms: int = _at_least(0, 20, "How long a projection waits to fill a batch.", "ms")
     drain_s: int = _at_least(0, 5, "Time given to sessions and commands to end when stopping.", "s")
 
     @classmethod

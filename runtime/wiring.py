@@ -5,13 +5,10 @@ Only this module knows which implementation stands behind a port.
 """
 
 import asyncio
-import contextlib
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import redis.asyncio
 import structlog
@@ -97,7 +94,17 @@ async def run(
         url = ""
         if "api" in roles:
             router = Router(process.jetstream.bus, family=subjects.CONV, partitions=settings.partitions, local=node)
-            url = await stack.enter_async_context(open_doors(process, router, _readiness(process, node), services))
+            url = await stack.enter_async_context(
+                open_doors(
+                    settings,
+                    services,
+                    jetstream=process.jetstream,
+                    queries=process.queries,
+                    valkey=process.valkey,
+                    dispatcher=router,
+                    readiness=_readiness(process, node),
+                )
+            )
         ready(url)
         await services.watch(stop)
 

@@ -14,7 +14,7 @@ import typer
 
 from runtime.cli import fail
 from runtime.cli.target import load_settings
-from runtime.settings import Settings, unknown_variables
+from runtime.settings import Settings, masked, unknown_variables
 
 HURRY_EXIT = 130  # a second signal ends the process without draining
 
@@ -87,6 +87,10 @@ async def unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event, *, g
 @contextmanager
 def plain_errors(settings: Settings) -> Iterator[None]:
     """Make one plain line and status 2 of what is expected to go wrong when a process starts."""
+    import psycopg
+    import redis
+    import sqlalchemy.exc
+
     from domain.errors import DomainError
     from runtime.embedded.errors import EmbeddedError
     from streams.ports import LogError
@@ -94,10 +98,18 @@ def plain_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (EmbeddedError, DomainError, LogError) as error:
-        fail(str(error))
+        fail(masked(str(error)))
+    except (ConnectionError, TimeoutError, psycopg.OperationalError, redis.RedisError) as error:
+        fail(f"a server does not answer: {_one_line(error)}")
+    except sqlalchemy.exc.OperationalError as error:
+        fail(f"a server does not answer: {_one_line(error.orig or error)}")
     except OSError as error:
         if error.errno not in {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}:
             raise
         fail(f"cannot listen on {settings.host}:{settings.port}: {os.strerror(error.errno).lower()}")
     except (asyncio.CancelledError, KeyboardInterrupt):
         raise typer.Exit(HURRY_EXIT) from None
+
+
+def _one_line(error: BaseException) -> str:
+    return masked(" ".join(str(error).split()) or type(error).__name__)

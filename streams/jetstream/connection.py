@@ -234,12 +234,13 @@ class Connection:
         if question is not None and not question.future.done():
             question.future.set_exception(Unanswered(f"no answer in {question.timeout_s:g} s"))
 
-    def _on_answer(self, subject: str, _reply: str, data: bytes, headers: Mapping[str, str]) -> None:
+    def _on_answer(self, subject: str, _reply: str, data: bytes, block: bytes) -> None:
         token = int(subject.rpartition(".")[2])
         question = self._asked.get(token)
         if question is None:
             return
-        answer = Answer(data, headers, headers.get("Status", ""))
+        headers = frames.headers_of(block)
+        answer = Answer(data, headers, headers.get(frames.STATUS, ""))
         if question.page is not None and not answer.status:
             question.page.append(answer)
             return

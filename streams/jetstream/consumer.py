@@ -7,26 +7,27 @@ a gap, silence) the place is looked up again and the consumer made anew right af
 import asyncio
 from collections import deque
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from nats.aio.subscription import Subscription
 
+from streams.jetstream import frames
 from streams.jetstream.api import NO_CONSUMER, ApiError, call
 from streams.jetstream.connection import Connection, RequestError
-from streams.jetstream.reader import own_headers
 from streams.ports import Delivery, LogUnavailable
 
 BUFFER_MAX = 2_000  # deliveries held or asked for; a worker takes 500 at a time
 BUFFER_BYTES = 8 * 1024 * 1024  # half of it held at most when asking, and two pulls of a quarter each
 PULL_BYTES = BUFFER_BYTES // 4
 PULL_S = 30.0
-HEARTBEAT_S = 2.0
-SILENCE_S = 5.0  # two heartbeats missed: the pulls are gone
+HEARTBEAT_S = 1.0
+SILENCE_S = 2.5  # two heartbeats missed: the pulls are gone
 ACK_WAIT_S = 3_600  # redelivery is not how we recover
 ACK_PENDING_MAX = 20_000  # delivered and not acked: beyond it the server waits
 ENDED_PULL = {"404", "408", "409"}
 NANOSECONDS = 1_000_000_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class JetStreamConsumer:
@@ -195,10 +196,10 @@ class JetStreamConsumer:
             reply=self._subscription.subject,
         )
 
-    def _on_message(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str]) -> None:
+    def _on_message(self, subject: str, reply: str, data: bytes, block: bytes) -> None:
         self._heard_s = self._loop.time()
         if not reply:
-            self._on_status(headers)
+            self._on_status(frames.headers_of(block))
             return
         # $JS.ACK.<stream>.<consumer>.<times>.<sequence>.<number>.<nanoseconds>.<pending>; 12 tokens with a domain
         tokens = reply.split(".")
@@ -213,8 +214,8 @@ class JetStreamConsumer:
         if sequence <= self._last:
             return  # delivered before
         self._last = sequence
-        stored_at = datetime.fromtimestamp(int(tokens[7]) / NANOSECONDS, UTC)
-        self._buffer.append(Delivery(self._stream, sequence, subject, data, own_headers(headers), stored_at))
+        stored_at = EPOCH + timedelta(microseconds=int(tokens[7]) // 1_000)
+        self._buffer.append(Delivery(self._stream, sequence, subject, data, frames.own_headers_of(block), stored_at))
         self._buffer_bytes += len(data)
         self._replies.append((sequence, reply))
         self._stirred.set()
@@ -222,7 +223,7 @@ class JetStreamConsumer:
             self._pull()
 
     def _on_status(self, headers: Mapping[str, str]) -> None:
-        status, unserved = headers.get("Status"), headers.get("Nats-Pending-Messages")
+        status, unserved = headers.get(frames.STATUS), headers.get("Nats-Pending-Messages")
         if status == "100":
             return
         if status in ENDED_PULL and unserved is not None:

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 from streams import subjects
-from streams.jetstream import ensure, reader
+from streams.jetstream import ensure, frames, reader
 from streams.jetstream.api import NO_MESSAGE, ApiError, call
 from streams.jetstream.connection import Connection
 from streams.jetstream.consumer import JetStreamConsumer
-from streams.jetstream.nodes import ensure_bucket
+from streams.jetstream.nodes import JetStreamNodes
 from streams.jetstream.publisher import Publisher
 from streams.ports import AppendUnknown, Delivery, LogUnavailable, Record
 from streams.topology import Topology
@@ -18,14 +18,15 @@ from streams.topology import Topology
 class JetStreamLog:
     """See `streams.ports.Log`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, nodes: JetStreamNodes) -> None:
         self._connection = connection
+        self._nodes = nodes
         self._publisher = Publisher(connection)
 
     async def ensure(self, topology: Topology) -> None:
         """See `streams.ports.Log.ensure`; also makes the bucket of node announcements."""
         await ensure.ensure(self._connection, topology)
-        await ensure_bucket(self._connection, topology.replicas)
+        await self._nodes.ensure(topology.replicas)
 
     async def append(self, stream: str, records: Sequence[Record], *, expected_last_sequence: int) -> int:
         """See `streams.ports.Log.append`. The records' subjects say which stream stores them."""
@@ -45,14 +46,12 @@ class JetStreamLog:
                 return None
             raise
         message = answer["message"]
-        block = base64.b64decode(message.get("hdrs", ""))
-        headers = dict(line.split(": ", 1) for line in block.decode().split("\r\n")[1:] if line)
         return Delivery(
             stream,
             message["seq"],
             message["subject"],
             base64.b64decode(message.get("data", "")),
-            reader.own_headers(headers),
+            frames.own_headers_of(base64.b64decode(message.get("hdrs", ""))),
             datetime.fromisoformat(message["time"]),
         )
 

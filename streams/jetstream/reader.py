@@ -1,6 +1,6 @@
 """Reading by batch direct get: pages of stored events, answered by any replica."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import datetime
 
 import msgspec
@@ -66,11 +66,6 @@ def _delivery(answer: Answer) -> Delivery:
         int(headers["Nats-Sequence"]),
         headers["Nats-Subject"],
         answer.data,
-        own_headers(headers),
+        {name: value for name, value in headers.items() if not name.startswith(SERVER_PREFIX)},
         datetime.fromisoformat(headers["Nats-Time-Stamp"]),
     )
-
-
-def own_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The event's own headers."""
-    return {name: value for name, value in headers.items() if not name.startswith(SERVER_PREFIX)}

@@ -1,22 +1,21 @@
 """nats-py's client with a short way in and out: this file alone leans on its inner methods.
 
 In: a message goes straight from the parser to its receiver, a plain function, without a queue and a task between;
-headers are split in one go. Measured, a delivery with 8 headers: 31 µs before, 9 µs so (25 µs were header checks).
+each receiver reads of the header block what it needs. Measured, a delivery with 8 headers: 31 µs before, 9 µs so.
 Out: frames are collected for one turn of the loop and written at once, behind whatever nats-py itself has pending, so
 that everything leaves in the order it was made; what cannot be written now is dropped, never kept for later.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
 import structlog
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
-Receiver: TypeAlias = Callable[[str, str, bytes, Mapping[str, str]], None]  # subject, reply, data, headers
+Receiver: TypeAlias = Callable[[str, str, bytes, bytes], None]  # subject, reply, data, header block
 
-PLAIN = b"NATS/1.0\r\n"  # a header block without a status
 UNDRAINED_MAX = 256 * 1024  # bytes written before a publisher waits for the socket
 
 log_ = structlog.get_logger(__name__)
@@ -50,24 +49,15 @@ class WireClient(Client):
         if not self.is_closed:
             await subscription.unsubscribe()
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         receiver = self._receivers.get(sid)
         if receiver is None:
             return
-        parsed: Mapping[str, str] = (await self._process_headers(headers) or {}) if headers else {}
         try:
-            receiver(subject.decode(), reply.decode(), data, parsed)
+            receiver(subject.decode(), reply.decode(), data, headers or b"")
         except Exception:
             # A defect of one receiver must not end the reading for all others.
             log_.exception("a message could not be received", subject=subject)
-
-    async def _process_headers(self, headers: Any) -> dict[str, str] | None:
-        if headers.startswith(PLAIN):
-            try:
-                return dict([line.split(": ", 1) for line in headers[10:-4].decode().split("\r\n")])  # type: ignore[misc]
-            except ValueError:
-                pass  # written by another client in another way
-        return await super()._process_headers(headers)
 
     # -- out ------------------------------------------------------------------------------------------------
 
@@ -96,6 +86,6 @@ class WireClient(Client):
             self._undrained = 0
             self.write_out()
             try:
-                await self._transport.drain()
+                await self._transport.drain()  # type: ignore[no-untyped-call]
             except OSError:
                 return  # the connection broke: its loss is told where all losses are

@@ -16,7 +16,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from runtime.embedded.errors import DataDirInUse, DataDirUnusable
+from runtime.embedded import postgres
+from runtime.embedded.child import Account
+from runtime.embedded.errors import DataDirInUse, DataDirUnusable, ServerFailed
 from runtime.embedded.lock import is_alive
 from runtime.embedded.servers import EmbeddedServers
 
@@ -314,3 +316,30 @@ async def test_a_directory_moved_elsewhere_keeps_its_data(tmp_path: Path) -> Non
     shutil.move(tmp_path / "before", tmp_path / "after")
     async with running(tmp_path / "after") as servers:
         assert await select(servers.postgres_url, "SELECT answer FROM kept") == 42
+
+
+@needs_root
+def test_programs_that_postgres_user_cannot_reach_are_copied_to_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        monkeypatch.setattr(postgres, "CACHE", Path(folder) / "cache")
+        monkeypatch.setattr(postgres, "_reachable", lambda _: False)
+        for _ in range(2):
+            programs = postgres._programs(Account(NOBODY, NOBODY))
+            assert programs.is_relative_to(folder)
+            for program in ("postgres", "initdb", "psql"):
+                command = [str(programs / program), "--version"]
+                result = subprocess.run(command, user=NOBODY, group=NOBODY, capture_output=True, text=True, check=True)
+                assert "18." in result.stdout
+        assert [path.name[0] for path in (Path(folder) / "cache").iterdir()] == ["e"], "a draft was left behind"
+
+
+@needs_root
+def test_a_cache_that_others_may_write_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(postgres, "CACHE", Path(folder))
+        monkeypatch.setattr(postgres, "_reachable", lambda _: False)
+        programs = postgres._programs(Account(NOBODY, NOBODY))
+        programs.parents[2].chmod(0o777)
+        with pytest.raises(ServerFailed, match="is not safely root's; remove it"):
+            postgres._programs(Account(NOBODY, NOBODY))

@@ -1,0 +1,41 @@
+"""The application: the table of endpoints made into routes, and the two doors of push beside them."""
+
+from itertools import groupby
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route, WebSocketRoute
+
+from api import conversations, health, members, messages, tickets
+from api.context import ApiContext
+from api.endpoint import Endpoint, OpenEndpoint, Path
+from api.openapi import openapi_endpoint
+from api.requests import Requests
+from api.sse import stream_endpoint
+from api.websocket import websocket_endpoint
+
+_TABLE: Final[tuple[Endpoint | OpenEndpoint, ...]] = (
+    *conversations.ENDPOINTS,
+    *members.ENDPOINTS,
+    *messages.ENDPOINTS,
+    *tickets.ENDPOINTS,
+    *health.ENDPOINTS,
+)
+
+
+def create_app(context: ApiContext) -> Starlette:
+    """The ASGI application. Nothing is opened, and nothing needs a lifespan: the context's maker owns its parts."""
+    table = sorted((*_TABLE, openapi_endpoint(_TABLE)), key=lambda endpoint: endpoint.path)
+    paths = [Path(list(endpoints)) for _, endpoints in groupby(table, key=lambda endpoint: endpoint.path)]
+    app = Starlette(
+        routes=[
+            *(Route(path.path, path) for path in paths),
+            Route("/v1/stream", stream_endpoint, methods=["GET"]),
+            WebSocketRoute("/v1/ws", websocket_endpoint),
+        ],
+        middleware=[Middleware(Requests)],
+    )
+    app.router.redirect_slashes = False  # one address each
+    app.state.context = context
+    return app

@@ -1,0 +1,58 @@
+"""The HTTP endpoints of messages, and of the events that are a conversation's history."""
+
+from api import operations
+from api.endpoint import Answer, Call, Endpoint
+from api.schema import EventsQuery, MessageAck, MessagesQuery, PostMessageRequest
+from projections.pages import EventsPage, MessagesPage
+
+
+async def post_message(call: Call[None, PostMessageRequest]) -> Answer:
+    result = await operations.post_message(
+        call.context,
+        call.principal,
+        call.path["conversation_id"],
+        call.body,
+        correlation_id=call.correlation_id,
+        trace=call.trace,
+    )
+    return Answer(MessageAck.of(result), 200 if result.duplicate else 201)
+
+
+async def history(call: Call[MessagesQuery, None]) -> Answer:
+    return Answer(await operations.history(call.context, call.principal, call.path["conversation_id"], call.query))
+
+
+async def events(call: Call[EventsQuery, None]) -> Answer:
+    return Answer(await operations.events(call.context, call.principal, call.path["conversation_id"], call.query))
+
+
+ENDPOINTS = (
+    Endpoint(
+        "POST",
+        "/v1/conversations/{conversation_id}/messages",
+        post_message,
+        "Post a message, once however often it is sent with the same `client_msg_id`.",
+        {201: (MessageAck, "It is durable."), 200: (MessageAck, "It was already: the first send's ack.")},
+        body=PostMessageRequest,
+        errors=("forbidden", "not_found", "conflict"),
+        example={"client_msg_id": "9f8a", "body": {"type": "text", "text": "hello"}},
+    ),
+    Endpoint(
+        "GET",
+        "/v1/conversations/{conversation_id}/messages",
+        history,
+        "Messages, ascending by seq: the newest, or those before or after a seq.",
+        {200: (MessagesPage, "A page. `has_more`: there are others in the direction that was read.")},
+        query=MessagesQuery,
+        errors=("not_found",),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/conversations/{conversation_id}/events",
+        events,
+        "Every event after a version, in order.",
+        {200: (EventsPage, "A page.")},
+        query=EventsQuery,
+        errors=("not_found",),
+    ),
+)

@@ -1,0 +1,265 @@
+"""What HTTP and WebSocket both do, so that they do it alike: commands go to the dispatcher, reads to the queries.
+
+Every function is authorised by what it calls: the aggregate and the queries know the members.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar, cast
+
+from msgspec import UNSET
+
+from api.auth import Principal
+from api.context import ApiContext
+from api.schema import (
+    ChangeMembersRequest,
+    ConversationQuery,
+    CreateConversationRequest,
+    EventsQuery,
+    MembersQuery,
+    MessagesQuery,
+    PostMessageRequest,
+    UpdateConversationRequest,
+)
+from commands.command import Command
+from commands.conversations import ChangeMembers, ConversationResult, CreateConversation, UpdateConversation
+from commands.messages import MessageResult, PostMessage
+from domain.errors import DomainError, Invalid, NotFound, Unavailable
+from domain.ids import check_user_id, parse_id
+from projections.pages import EventsPage, MembersPage, MessagesPage
+from streams.public import ConversationView
+
+T = TypeVar("T")
+
+
+def post_message(
+    context: ApiContext,
+    principal: Principal,
+    conversation_id: str,
+    request: PostMessageRequest,
+    *,
+    correlation_id: str = "",
+    trace: str = "",
+) -> "asyncio.Future[MessageResult]":
+    """Post a message; idempotent by (user, `client_msg_id`).
+
+    Not a coroutine: the command is on its way when this returns, so messages are decided in the order of
+    the calls. Every error comes through the future, also that of a malformed id.
+
+    Raises (through the future):
+        DomainError.
+    """
+    try:
+        command = PostMessage(
+            actor_id=principal.user_id,
+            conversation_id=parse_id(conversation_id, field="conversation_id"),
+            client_msg_id=request.client_msg_id,
+            text=request.body.text,
+            reply_to=None if request.reply_to is None else parse_id(request.reply_to, field="reply_to"),
+            mentions=request.mentions,
+            correlation_id=correlation_id,
+            trace=trace,
+        )
+    except DomainError as refusal:
+        refused: asyncio.Future[MessageResult] = asyncio.get_running_loop().create_future()
+        refused.set_exception(refusal)
+        return refused
+    future = cast("asyncio.Future[MessageResult]", context.dispatcher.dispatch(command))
+
+    def note(done: "asyncio.Future[MessageResult]") -> None:
+        if not done.cancelled() and done.exception() is None:
+            context.recent_writes.note(command.conversation_id, done.result().version, (principal.user_id,))
+
+    # The first callback of the future: noted before whoever awaits it is woken.
+    future.add_done_callback(note)
+    return future
+
+
+async def create_conversation(
+    context: ApiContext,
+    principal: Principal,
+    request: CreateConversationRequest,
+    *,
+    correlation_id: str = "",
+    trace: str = "",
+) -> ConversationResult:
+    """Open a conversation, or find the direct pair's, or that of a repeated `client_conversation_id`.
+
+    Raises:
+        DomainError.
+    """
+    command = CreateConversation(
+        actor_id=principal.user_id,
+        kind=request.kind,
+        members=request.members,
+        placement=context.random_slot(),
+        name=request.name,
+        settings=request.settings.as_dict(),
+        client_conversation_id=request.client_conversation_id,
+        correlation_id=correlation_id,
+        trace=trace,
+    )
+    return await _changed(context, command, (principal.user_id, *request.members))
+
+
+async def update_conversation(
+    context: ApiContext,
+    principal: Principal,
+    conversation_id: str,
+    request: UpdateConversationRequest,
+    *,
+    correlation_id: str = "",
+    trace: str = "",
+) -> ConversationResult:
+    """Rename a conversation or change its settings.
+
+    Raises:
+        DomainError.
+    """
+    command = UpdateConversation(
+        actor_id=principal.user_id,
+        conversation_id=parse_id(conversation_id, field="conversation_id"),
+        name=None if request.name is UNSET else request.name,
+        settings=request.settings.as_dict(),
+        correlation_id=correlation_id,
+        trace=trace,
+    )
+    return await _changed(context, command, (principal.user_id,))
+
+
+async def change_members(
+    context: ApiContext,
+    principal: Principal,
+    conversation_id: str,
+    request: ChangeMembersRequest,
+    *,
+    correlation_id: str = "",
+    trace: str = "",
+) -> ConversationResult:
+    """Add, remove and promote members, all or nothing.
+
+    Raises:
+        DomainError.
+    """
+    command = ChangeMembers(
+        actor_id=principal.user_id,
+        conversation_id=parse_id(conversation_id, field="conversation_id"),
+        add=request.add,
+        remove=request.remove,
+        roles={check_user_id(user_id, field="roles"): role for user_id, role in request.roles.items()},
+        correlation_id=correlation_id,
+        trace=trace,
+    )
+    return await _changed(context, command, {principal.user_id, *request.add} - set(request.remove))
+
+
+async def conversation(
+    context: ApiContext, principal: Principal, conversation_id: str, query: ConversationQuery
+) -> ConversationView:
+    """A conversation.
+
+    Raises:
+        NotFound: not a member. Unavailable: not at `min_version` in time.
+    """
+    id_ = parse_id(conversation_id, field="conversation_id")
+    return await _read(
+        context,
+        principal,
+        id_,
+        query.min_version,
+        lambda version: context.queries.conversation(id_, principal.user_id, min_version=version),
+    )
+
+
+async def members(context: ApiContext, principal: Principal, conversation_id: str, query: MembersQuery) -> MembersPage:
+    """A page of members, by user id.
+
+    Raises:
+        Invalid, NotFound, Unavailable.
+    """
+    id_ = parse_id(conversation_id, field="conversation_id")
+    after = None if query.after is None else check_user_id(query.after, field="after")
+    return await _read(
+        context,
+        principal,
+        id_,
+        query.min_version,
+        lambda version: context.queries.members_page(
+            id_, principal.user_id, after=after, limit=query.limit, min_version=version
+        ),
+    )
+
+
+async def history(
+    context: ApiContext, principal: Principal, conversation_id: str, query: MessagesQuery
+) -> MessagesPage:
+    """A page of messages, ascending.
+
+    Raises:
+        Invalid: both `before` and `after`. NotFound, Unavailable.
+    """
+    id_ = parse_id(conversation_id, field="conversation_id")
+    if query.before is not None and query.after is not None:
+        raise Invalid("before or after, not both", field="after")
+    return await _read(
+        context,
+        principal,
+        id_,
+        query.min_version,
+        lambda version: context.queries.messages_page(
+            id_,
+            principal.user_id,
+            before=query.before,
+            after=query.after,
+            limit=query.limit,
+            min_version=version,
+        ),
+    )
+
+
+async def events(context: ApiContext, principal: Principal, conversation_id: str, query: EventsQuery) -> EventsPage:
+    """A page of events, by version: how a gap is filled.
+
+    Raises:
+        Invalid, NotFound, Unavailable.
+    """
+    id_ = parse_id(conversation_id, field="conversation_id")
+    return await _read(
+        context,
+        principal,
+        id_,
+        query.min_version,
+        lambda version: context.queries.events_page(
+            id_, principal.user_id, after=query.after, limit=query.limit, min_version=version
+        ),
+    )
+
+
+async def _changed(context: ApiContext, command: Command, users: Iterable[str]) -> ConversationResult:
+    """Decide a command about a conversation; those it concerns will read what it wrote."""
+    result = cast("ConversationResult", await context.dispatcher.dispatch(command))
+    view = result.conversation
+    context.recent_writes.note(int(view.conversation_id), view.version, users)
+    return result
+
+
+async def _read(
+    context: ApiContext,
+    principal: Principal,
+    conversation_id: int,
+    min_version: int,
+    query: Callable[[int], Awaitable[T]],
+) -> T:
+    """Read at what the client asks for; and, if that can be had in time, at what the user has just written."""
+    recent = context.recent_writes.version_of(conversation_id, principal.user_id)
+    if recent > min_version:
+        try:
+            answer = await query(recent)
+        except NotFound:  # they have left since
+            context.recent_writes.forget(conversation_id, principal.user_id, recent)
+            raise
+        except Unavailable:
+            return await query(min_version)
+        context.recent_writes.forget(conversation_id, principal.user_id, recent)
+        return answer
+    return await query(min_version)

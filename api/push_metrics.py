@@ -1,0 +1,10 @@
+"""What the gateway counts, for Prometheus."""
+
+from prometheus_client import Counter, Gauge
+
+SESSIONS = Gauge("riverrun_sessions", "Open sessions", ["door"])
+CLOSED = Counter("riverrun_sessions_closed_total", "Sessions closed by this side, by close code", ["code"])
+CONVERSATIONS = Gauge("riverrun_live_conversations", "Conversations this gateway listens to")
+EVENTS = Counter("riverrun_pushed_events_total", "Events of conversations with sessions here")
+DELIVERIES = Counter("riverrun_deliveries_total", "Pushes: one event to one session")
+FILLS = Counter("riverrun_fills_total", "Pages read of what push missed", ["what"])

@@ -1,0 +1,207 @@
+"""A session: one connection of one user, WebSocket or SSE, and what waits to be written to it.
+
+Nothing here waits. A session that cannot take a push is closed with a code that says "reconnect and resume", and
+loses only what it will then ask for; it delays no other.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, Protocol
+
+from api.frames import EventFrame
+
+SILENT_PINGS: Final = 3  # a client silent for so many times `ping_s` is gone
+
+
+class CloseCode(IntEnum):
+    """Why a session ended. Below 3500: reconnect and resume. From 3500: do not reconnect unchanged."""
+
+    DRAINING = 3001
+    TOO_SLOW = 3008
+    SILENT = 3009  # the client was not heard for three times `ping_s`
+    POSITION_LOST = 3010
+    BAD_TOKEN = 3500
+    PROTOCOL_ERROR = 3502
+    FRAME_TOO_LARGE = 3503
+    TOO_MANY_SESSIONS = 3504
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Bounds of sessions.
+
+    Attributes:
+        per_user: sessions a user may have on one gateway; one more is refused with 3504.
+        buffer_bytes: unsent output at which a session is closed with 3008. A few times the largest frame.
+        ping_s: silence of the server's after which it says that it is there.
+    """
+
+    per_user: int = 20
+    buffer_bytes: int = 1 << 20
+    ping_s: float = 25
+
+
+class Outlet(Protocol):
+    """The connection under a session, of one door or the other.
+
+    Attributes:
+        door: its name, for metrics.
+    """
+
+    door: str
+
+    @property
+    def heard_s(self) -> float:
+        """Loop time at which the client was last heard; infinite for one that never speaks."""
+        ...
+
+    def encoded(self, frame: EventFrame) -> bytes:
+        """An event's bytes on this connection."""
+        ...
+
+    def alive(self) -> bytes:
+        """The bytes that say that the server is there."""
+        ...
+
+    def try_write(self, data: bytes, limit_bytes: int) -> bool:
+        """Write, unless more than `limit_bytes` would then wait for the client. Never waits."""
+        ...
+
+    def end(self, code: int, reason: str = "") -> None:
+        """Close, once."""
+        ...
+
+
+class Attachment(Protocol):
+    """A conversation that pushes to a session."""
+
+    def detach(self, session: "Session") -> None:
+        """Push to it no more."""
+        ...
+
+
+class Session:
+    """Made by `Gateway.admit`. Closed exactly once, by `close`.
+
+    Args:
+        expires_s: loop time at which its token ends.
+        limit_bytes: unsent output at which it is too slow.
+
+    Attributes:
+        conversations: that push to it, by id.
+        left: the version of the event that put the user out of a conversation, for those it was put out of.
+    """
+
+    def __init__(
+        self,
+        user_id: str,
+        outlet: Outlet,
+        flusher: "Flusher",
+        *,
+        expires_s: float,
+        limit_bytes: int,
+        on_close: Callable[["Session", CloseCode | None], None],
+    ) -> None:
+        self.id = secrets.token_urlsafe(12)
+        self.user_id = user_id
+        self.outlet = outlet
+        self.expires_s = expires_s
+        self.conversations: dict[int, Attachment] = {}
+        self.left: dict[int, int] = {}
+        self.closed = False
+        self.sent_s = 0.0
+        self._flusher = flusher
+        self._limit_bytes = limit_bytes
+        self._on_close = on_close
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._started = False
+
+    def push(self, frame: EventFrame) -> None:
+        """Have an event written at the end of this turn of the loop."""
+        self.write(self.outlet.encoded(frame))
+
+    def write(self, data: bytes) -> None:
+        """Have whole frames written at the end of this turn of the loop, in one write with all others of it."""
+        if self.closed:
+            return
+        if not self._pending and self._started:
+            self._flusher.add(self)
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        if self._pending_bytes > self._limit_bytes:
+            self.close(CloseCode.TOO_SLOW, "more was pushed than the connection takes")
+
+    def start(self, first: bytes) -> None:
+        """Write `first`, then all that was pushed so far, and from now on what comes."""
+        if self.closed:
+            return
+        self._started = True
+        self._pending.insert(0, first)
+        self._pending_bytes += len(first)
+        self._flusher.add(self)
+
+    def flush(self, now_s: float) -> None:
+        """Write what waits; for the flusher."""
+        if self.closed or not self._pending:
+            return
+        pending = self._pending
+        data = pending[0] if len(pending) == 1 else b"".join(pending)
+        self._pending = []
+        self._pending_bytes = 0
+        self.sent_s = now_s
+        if not self.outlet.try_write(data, self._limit_bytes):
+            self.close(CloseCode.TOO_SLOW, "the connection does not take what is pushed")
+
+    def tick(self, now_s: float, ping_s: float, tick_s: float) -> None:
+        """Look at the clock: an ended token, a client not heard, a silence of ours. Called every `tick_s`."""
+        if self.expires_s <= now_s:
+            self.close(CloseCode.BAD_TOKEN, "the token has expired")
+        elif now_s - self.outlet.heard_s > SILENT_PINGS * ping_s:
+            self.close(CloseCode.SILENT, f"nothing was heard for {SILENT_PINGS * ping_s:g} s")
+        elif self._started and now_s + tick_s > self.sent_s + ping_s:
+            self.write(self.outlet.alive())
+
+    def close(self, code: CloseCode | None, reason: str = "") -> None:
+        """End the session; what is not written yet is written, unless it was too slow.
+
+        Args:
+            code: what the client is told; `None` when it is gone already.
+        """
+        if self.closed:
+            return
+        if code is not None and code is not CloseCode.TOO_SLOW and self._started:
+            self.flush(self.sent_s)
+            if self.closed:
+                return  # it was too slow for that
+        self.closed = True
+        self._pending.clear()
+        for conversation in list(self.conversations.values()):
+            conversation.detach(self)
+        self.conversations.clear()
+        self._on_close(self, code)
+        if code is not None:
+            self.outlet.end(code, reason)
+
+
+class Flusher:
+    """Writes, at the end of a turn of the loop, what that turn pushed: one callback a turn, one write a session."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._dirty: list[Session] = []
+
+    def add(self, session: Session) -> None:
+        """A session has something to write."""
+        if not self._dirty:
+            self._loop.call_soon(self._flush)
+        self._dirty.append(session)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        now_s = self._loop.time()
+        for session in dirty:
+            session.flush(now_s)

@@ -1,0 +1,96 @@
+"""The `api` role: its parts made and its socket opened, and both taken down the right way round."""
+
+import platform
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import redis.asyncio
+
+from api.app import create_app
+from api.auth import Authenticator
+from api.context import ApiContext
+from api.gateway import Gateway
+from api.server import Server, bind
+from api.sessions import SessionLimits
+from api.tickets import TicketStore
+from commands.ports import Dispatcher
+from domain.ids import SLOTS
+from projections.queries import Queries
+from runtime.secret_file import load_or_create_secret
+from runtime.services import Services
+from runtime.settings import Settings
+from streams.jetstream import JetStream
+
+SHOWN_VERSIONS = ("riverrun", "nats-py", "eventsourcing", "starlette", "uvicorn", "psycopg", "redis")
+
+
+@asynccontextmanager
+async def open_doors(
+    settings: Settings,
+    services: Services,
+    *,
+    jetstream: JetStream,
+    queries: Queries,
+    valkey: redis.asyncio.Redis,
+    dispatcher: Dispatcher,
+    readiness: Mapping[str, Callable[[], Awaitable[None]]],
+) -> AsyncIterator[str]:
+    """Serve the API while the context lasts; then drain its sessions.
+
+    Yields:
+        Its URL.
+
+    Raises:
+        OSError: the address is not ours, or in use. ValueError: a key file does not hold a key.
+    """
+    listener = bind(settings.host, settings.port)
+    gateway = Gateway(
+        jetstream.bus,
+        jetstream.log,
+        queries,
+        cursor_key=_cursor_key(settings),
+        limits=SessionLimits(
+            per_user=settings.max_sessions_per_user,
+            buffer_bytes=settings.session_buffer_bytes,
+            ping_s=settings.ping_s,
+        ),
+    )
+    context = ApiContext(
+        dispatcher=dispatcher,
+        queries=queries,
+        authenticator=_authenticator(settings),
+        tickets=TicketStore(valkey),
+        gateway=gateway,
+        readiness=readiness,
+        versions={"python": platform.python_version(), **{name: version(name) for name in SHOWN_VERSIONS}},
+        random_slot=lambda: secrets.randbelow(SLOTS),
+    )
+    server = Server(create_app(context), gateway)
+    services.start("gateway", gateway.run())
+    services.start("http", server.serve([listener]))
+    host, port = listener.getsockname()[:2]
+    try:
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    finally:
+        await server.drain(settings.drain_s / 2)
+
+
+def _authenticator(settings: Settings) -> Authenticator:
+    if settings.jwks_file is not None:
+        return Authenticator.with_jwks(settings.jwks_file.read_text(encoding="utf-8"))
+    return Authenticator.with_secret(_secret(settings.jwt_secret_file))
+
+
+def _cursor_key(settings: Settings) -> bytes:
+    # Any secret that all gateways of a deployment share will do; without one, cursors last as long as the process.
+    path = settings.cursor_key_file or settings.jwt_secret_file
+    return _secret(path) if path is not None else secrets.token_bytes(32)
+
+
+def _secret(path: Path | None) -> bytes:
+    if path is None:
+        raise ValueError("RIVERRUN_JWT_SECRET_FILE or RIVERRUN_JWKS_FILE is needed")
+    return load_or_create_secret(path).encode()

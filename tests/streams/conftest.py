@@ -1,0 +1,69 @@
+"""A nats-server for the tests of this folder, empty before each test, and the two implementations side by side."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from runtime.embedded.child import free_port
+from runtime.embedded.nats import NatsServer
+from streams.jetstream import JetStream
+from streams.jetstream.api import call
+from streams.jetstream.connection import Connection
+from streams.memory import MemoryBus, MemoryLog, MemoryNodes
+from streams.ports import Bus, Log, Nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """One implementation of the three ports."""
+
+    log: Log
+    bus: Bus
+    nodes: Nodes
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsServer]:
+    folder = tmp_path_factory.mktemp("streams")
+    server = NatsServer(folder / "nats", folder / "nats.log", free_port(), free_port())
+    await server.child.start()
+    yield server
+    await server.child.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def nats(shared_nats: NatsServer) -> NatsServer:
+    """The shared server, without a stream."""
+    connection = await Connection.open(shared_nats.url, name="sweeper", timeout_s=5)
+    for name in (await call(connection, "STREAM.NAMES"))["streams"] or []:
+        await call(connection, f"STREAM.DELETE.{name}")
+    await connection.close()
+    return shared_nats
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def jetstream(nats: NatsServer) -> AsyncIterator[JetStream]:
+    connected = await JetStream.connect(nats.url, name="test")
+    yield connected
+    await connected.close()
+
+
+@pytest_asyncio.fixture(params=["memory", "jetstream"], loop_scope="session")
+async def streams(request: pytest.FixtureRequest, nats: NatsServer) -> AsyncIterator[Streams]:
+    if request.param == "memory":
+        bus = MemoryBus()
+        yield Streams(MemoryLog(bus), bus, MemoryNodes())
+        return
+    connected = await JetStream.connect(nats.url, name="test")
+    yield Streams(connected.log, connected.bus, connected.nodes)
+    await connected.close()
