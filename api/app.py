@@ -4,6 +4,7 @@ from itertools import groupby
 from typing import Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route, WebSocketRoute
 
@@ -11,7 +12,7 @@ from api import conversations, health, members, messages, tickets
 from api.context import ApiContext
 from api.endpoint import Endpoint, OpenEndpoint, Path
 from api.openapi import openapi_endpoint
-from api.requests import Requests
+from api.requests import Requests, routing_problem
 from api.sse import stream_endpoint
 from api.websocket import websocket_endpoint
 
@@ -35,6 +36,7 @@ def create_app(context: ApiContext) -> Starlette:
             WebSocketRoute("/v1/ws", websocket_endpoint),
         ],
         middleware=[Middleware(Requests)],
+        exception_handlers={HTTPException: routing_problem},
     )
     app.router.redirect_slashes = False  # one address each
     app.state.context = context

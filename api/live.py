@@ -82,7 +82,7 @@ class LiveConversation:
         if session.closed or session.conversations.get(self.id) is self or session.left.get(self.id, -1) > after:
             return
         session.conversations[self.id] = self
-        if self._last is None or self.idle and after > self._last:
+        if self._last is None or (self.idle and after > self._last):
             self._begin(after)
         if after == self._last:
             self._attached.add(session)

@@ -8,12 +8,13 @@ from typing import Final
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
 from api.endpoint import TEMPLATE
-from api.errors import ApiError, problem
+from api.errors import ApiError, MethodNotAllowed, problem
 from domain.errors import DomainError, Invalid, NotFound
 
 log = structlog.get_logger(__name__)
@@ -79,10 +80,14 @@ class Requests:
 
 def _told(error: Exception, scope: Scope) -> Exception:
     """The error as the client is told it; what is no refusal is logged here, and only here."""
-    if isinstance(error, ApiError | DomainError):
-        return error
-    if isinstance(error, HTTPException):
-        # Starlette's own: the router's 404, and 400 for what it cannot parse.
-        return NotFound("there is no such path") if error.status_code == 404 else Invalid(error.detail)
-    log.error("a request failed", method=scope["method"], path=scope.get(TEMPLATE), exc_info=error)
+    if not isinstance(error, ApiError | DomainError):
+        log.error("a request failed", method=scope["method"], path=scope.get(TEMPLATE), exc_info=error)
     return error
+
+
+async def routing_problem(_request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses, in our words: no such path, no such method there."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405 and error.headers:
+        return problem(MethodNotAllowed(", ".join(sorted(error.headers["Allow"].split(", ")))))
+    return problem(NotFound("there is no such path") if error.status_code == 404 else Invalid(error.detail))

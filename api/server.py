@@ -4,6 +4,7 @@ A session's pushes go straight into the transport's buffer (`SocketProtocol.try_
 is handed over as it is read (`SocketProtocol.listen`). Neither ever waits: who is too slow is told so, not waited for.
 """
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -26,6 +27,7 @@ CLOSE_S: Final = 5.0  # for the last bytes and the peer's goodbye; then the conn
 SHUTDOWN_S: Final = 5  # HTTP requests under way get this long to end
 KEEP_ALIVE_S: Final = 75  # longer than the pauses of a client that pages through history
 BACKLOG: Final = 2048
+UNREAD_MS: Final = 60_000  # after which the system cuts a connection whose peer takes nothing
 EXTENSION: Final = "riverrun.socket"  # where the ASGI scope holds the `SocketProtocol`
 
 
@@ -55,6 +57,11 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     # -- for the session ------------------------------------------------------------------------------------
 
+    @property
+    def closing(self) -> bool:
+        """Whether it has ended, or is about to."""
+        return self.close_sent or self.transport.is_closing()
+
     def listen(self, on_text: Callable[[bytes], None]) -> None:
         """Hand every text message to `on_text`, valid UTF-8, in order, those that came before first."""
         self._on_text = on_text
@@ -79,7 +86,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def try_write(self, data: bytes, limit_bytes: int) -> bool:
         """Write whole frames, unless more than `limit_bytes` would then wait for the client. Never waits."""
         transport = self.transport
-        if self.close_sent or transport.is_closing():
+        if self.closing:
             return True  # nobody is there to be too slow
         if transport.get_write_buffer_size() + len(data) > limit_bytes:
             return False
@@ -88,7 +95,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def end(self, code: int, reason: str = "") -> None:
         """Close with a code, once; cut the connection if the client does not follow within `CLOSE_S`."""
-        if self.close_sent or self.transport.is_closing():
+        if self.closing:
             return
         self.conn.send_close(code, reason)
         self._say_goodbye(code, reason)
@@ -176,7 +183,7 @@ class _Uvicorn(uvicorn.Server):
 
 
 class Server:
-    """Serves an ASGI application until it is drained.
+    """Serves an ASGI application: `serve` until cancelled, `drain` before that.
 
     Args:
         gateway: emptied first, so that clients hear 3001 at different times and not 1012 at once.
@@ -211,20 +218,22 @@ class Server:
         return self._uvicorn.started and not self._uvicorn.should_exit
 
     async def serve(self, sockets: list[socket.socket]) -> None:
-        """Accept on bound sockets until `drain` or cancelled; they are closed then."""
+        """Accept on bound sockets until cancelled; then let requests under way end. The sockets are closed after."""
+        serving = asyncio.create_task(self._uvicorn.serve(sockets=sockets))
         try:
-            await self._uvicorn.serve(sockets=sockets)
+            await asyncio.shield(serving)
         finally:
+            self._uvicorn.should_exit = True
+            await asyncio.gather(serving, return_exceptions=True)
             for bound in sockets:
                 bound.close()
 
     async def drain(self, over_s: float) -> None:
-        """Accept no more, close all sessions over a time in seconds, and let `serve` return."""
+        """Accept no more, and close all sessions, spread over a time in seconds."""
         if self._uvicorn.started:
             for listener in self._uvicorn.servers:
                 listener.close()
         await self._gateway.drain(over_s)
-        self._uvicorn.should_exit = True
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -237,6 +246,8 @@ def bind(host: str, port: int) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Also for a peer that is there and does not read: what nobody takes is not kept for ever.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
         bound.bind((host, port))
         bound.setblocking(False)
     except OSError:

@@ -144,10 +144,10 @@ class Session:
         self._pending_bytes += len(first)
         self._flusher.add(self)
 
-    def flush(self, now_s: float) -> None:
-        """Write what waits; for the flusher."""
+    def flush(self, now_s: float) -> bool:
+        """Write what waits; whether the session is still open. For the flusher."""
         if self.closed or not self._pending:
-            return
+            return not self.closed
         pending = self._pending
         data = pending[0] if len(pending) == 1 else b"".join(pending)
         self._pending = []
@@ -155,6 +155,7 @@ class Session:
         self.sent_s = now_s
         if not self.outlet.try_write(data, self._limit_bytes):
             self.close(CloseCode.TOO_SLOW, "the connection does not take what is pushed")
+        return not self.closed
 
     def tick(self, now_s: float, ping_s: float, tick_s: float) -> None:
         """Look at the clock: an ended token, a client not heard, a silence of ours. Called every `tick_s`."""
@@ -173,10 +174,9 @@ class Session:
         """
         if self.closed:
             return
-        if code is not None and code is not CloseCode.TOO_SLOW and self._started:
-            self.flush(self.sent_s)
-            if self.closed:
-                return  # it was too slow for that
+        says_goodbye = code is not None and code is not CloseCode.TOO_SLOW and self._started
+        if says_goodbye and not self.flush(self.sent_s):
+            return  # it was too slow for that, and is closed
         self.closed = True
         self._pending.clear()
         for conversation in list(self.conversations.values()):

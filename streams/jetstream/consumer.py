@@ -98,8 +98,9 @@ class JetStreamConsumer:
     async def pending(self) -> int:
         """See `streams.ports.Consumer.pending`."""
         info = await call(self._connection, f"CONSUMER.INFO.{self._stream}.{self._name}")
-        on_their_way = max(0, int(info["delivered"]["consumer_seq"]) - self._number)
-        return int(info["num_pending"]) + on_their_way + len(self._buffer)
+        # By the numbers: what arrives while this is asked must not count twice.
+        given = self._number - len(self._buffer)
+        return max(0, int(info["num_pending"]) + int(info["delivered"]["consumer_seq"]) - given)
 
     async def close(self) -> None:
         """See `streams.ports.Consumer.close`."""

@@ -1,7 +1,7 @@
 """nats-py's client with a short way in and out: this file alone leans on its inner methods.
 
 In: a message goes straight from the parser to its receiver, a plain function, without a queue and a task between;
-each receiver reads of the header block what it needs. Measured, a delivery with 8 headers: 31 µs before, 9 µs so.
+each receiver reads of the header block what it needs. Measured, a delivery with 8 headers: 31 µs before, 12 µs so.
 Out: frames are collected for one turn of the loop and written at once, behind whatever nats-py itself has pending, so
 that everything leaves in the order it was made; what cannot be written now is dropped, never kept for later.
 """

@@ -23,7 +23,7 @@ class User:
     token: str
 
     async def get(self, path: str, **query: Any) -> httpx.Response:
-        return await self.request("GET", path, params=query)
+        return await self.request("GET", path, params=query or None)
 
     async def post(self, path: str, body: Any = None) -> httpx.Response:
         return await self.request("POST", path, json=body) if body is not None else await self.request("POST", path)

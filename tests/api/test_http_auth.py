@@ -62,7 +62,7 @@ async def test_an_expired_token_says_so(client: httpx.AsyncClient, running: Runn
 
 @pytest.mark.parametrize(
     "authorization",
-    ["Bearer", "Bearer ", "Basic YTpi", "Token abc", "Bearer a b", "Bearer a,b", "Bearer ü".encode("latin1").decode("latin1")],
+    ["Bearer", "Basic YTpi", "Token abc", "Bearer a b", "Bearer a,b", "Bearer é"],
 )
 async def test_another_form_of_authorization_is_refused(client: httpx.AsyncClient, authorization: str) -> None:
     response = await client.get(PATH, headers=[(b"authorization", authorization.encode("latin1"))])

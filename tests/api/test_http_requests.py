@@ -20,7 +20,7 @@ async def test_a_path_that_is_none_is_a_problem(client: httpx.AsyncClient, path:
         ("HEAD", "/v1/tickets", "POST"),
         ("POST", "/healthz", "GET"),
         ("TRACE", "/version", "GET"),
-        ("BREW", "/version", "GET"),
+        ("POST", "/v1/stream", "GET, HEAD"),
     ],
 )
 async def test_a_method_that_is_none_names_those_that_are(

@@ -138,7 +138,7 @@ async def test_reading_is_bounded_by_subject_and_sequences(log: Log) -> None:
 
 async def test_reading_ends_where_the_log_ended_when_it_began(log: Log) -> None:
     last = await log.append(STREAM, records(700), expected_last_sequence=0)
-    seen = []
+    seen: list[int] = []
     async for delivery in log.read(STREAM):
         if not seen:
             await log.append(STREAM, records(5), expected_last_sequence=last)
@@ -189,7 +189,7 @@ async def test_more_than_a_consumer_may_hold_arrives_whole(log: Log) -> None:
     while last < total:
         last = await log.append(STREAM, records(1_000, first=last + 1), expected_last_sequence=last)
     consumer = await log.consume(STREAM, "reader", after_sequence=0)
-    seen = []
+    seen: list[int] = []
     while len(seen) < total:
         deliveries = await consumer.fetch(333, 5.0)
         assert deliveries

@@ -1,0 +1,399 @@
+"""The WebSocket door: a connection's handshake, its requests, and their answers in order.
+
+What the client sends is handled as it is read, without a task: a send is on its way to its writer before the next
+request is looked at. Answers of one conversation leave in the order of their requests.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Coroutine
+from functools import partial
+from typing import Annotated, Any, Final
+
+import msgspec
+import structlog
+from msgspec import Meta, Raw
+from starlette.websockets import WebSocket
+
+from api import operations
+from api.auth import IN_URL, Principal
+from api.context import ApiContext
+from api.errors import ApiError, Unauthenticated, error_fields, problem
+from api.frames import ALIVE, EventFrame, answer_frame, error_frame
+from api.gateway import TooManySessions
+from api.schema import EventsQuery, Id, MessageAck, MessagesQuery, PostMessageRequest, decode
+from api.server import EXTENSION, SocketProtocol
+from api.sessions import CloseCode, Session
+from commands.messages import MessageResult
+from domain.errors import DomainError, Invalid, Unavailable
+
+SUBPROTOCOL: Final = "riverrun.v1.json"
+CONNECT_S: Final = 10.0  # within which the first request has come
+IN_FLIGHT_MAX: Final = 256  # requests of one session; reading stops at it: the client waits, nothing is refused
+ID_MAX: Final = (1 << 53) - 1  # what every JSON client can count to
+KNOWN: Final = ("connect", "send", "history", "events", "ping")
+INTERNAL: Final = 1011
+QUOTED_MAX: Final = 40
+
+log = structlog.get_logger(__name__)
+
+_decode_request = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_pairs = json.JSONDecoder(object_pairs_hook=list).decode
+
+
+class ConnectRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The first request. `cursor`: an earlier session's."""
+
+    token: str | None = None
+    device_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    cursor: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.device_id is not None and not self.device_id.isprintable():
+            raise ValueError("device_id: 1 to 64 printable characters")
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """The answer to it. `recovered`: everything since the client's cursor is being pushed; else it has to sync."""
+
+    session_id: str
+    user_id: str
+    cursor: str
+    recovered: bool
+    ping_s: float
+
+
+class SendRequest(PostMessageRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`POST …/messages`."""
+
+    conversation_id: Id
+
+
+class HistoryRequest(MessagesQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`GET …/messages`."""
+
+    conversation_id: Id
+
+
+class EventsRequest(EventsQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`GET …/events`."""
+
+    conversation_id: Id
+
+
+class PingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Says that the client is there."""
+
+
+class Violation(Exception):
+    """The client does not speak the protocol; the session ends with `PROTOCOL_ERROR` and this as the reason."""
+
+
+async def websocket_endpoint(websocket: WebSocket) -> None:
+    """One connection, from its handshake to its end."""
+    context: ApiContext = websocket.app.state.context
+    offered: list[str] = websocket.scope["subprotocols"]
+    if offered and SUBPROTOCOL not in offered:
+        refusal = problem(Invalid(f"this server speaks the subprotocol {SUBPROTOCOL}"), status=400)
+        refusal.status_code = 400
+        await websocket.send_denial_response(refusal)
+        return
+    try:
+        principal = await _principal(context, websocket)
+        refused = None
+    except Unauthenticated as error:
+        if any(name in websocket.query_params for name in IN_URL):
+            await websocket.send_denial_response(problem(error))
+            return
+        principal, refused = None, error
+    except Unavailable as error:
+        await websocket.send_denial_response(problem(error))
+        return
+    await websocket.accept(subprotocol=SUBPROTOCOL if offered else None)
+    socket: SocketProtocol = websocket.scope["extensions"][EXTENSION]
+    if refused is not None:  # accepted first: a browser sees close codes, but not the status of a handshake
+        socket.end(CloseCode.BAD_TOKEN, refused.detail)
+        return
+    connection = Connection(context, socket, principal)
+    socket.listen(connection.take)
+    try:
+        await websocket.receive()  # texts go to `take`: what comes here is the end
+    finally:
+        await connection.gone()
+
+
+async def _principal(context: ApiContext, websocket: WebSocket) -> Principal | None:
+    """Who the handshake names, by a header or a ticket; `None` when it names nobody.
+
+    Raises:
+        Unauthenticated, Unavailable.
+    """
+    if "authorization" in websocket.headers or any(name in websocket.query_params for name in IN_URL):
+        return context.authenticator.authenticate(websocket)
+    ticket = websocket.query_params.get("ticket")
+    return await context.tickets.redeem(ticket) if ticket is not None else None
+
+
+class SocketOutlet:
+    """See `api.sessions.Outlet`."""
+
+    door = "websocket"
+
+    def __init__(self, socket: SocketProtocol) -> None:
+        self._socket = socket
+        self.try_write = socket.try_write
+        self.end = socket.end
+
+    @property
+    def heard_s(self) -> float:
+        """See `api.sessions.Outlet.heard_s`."""
+        return self._socket.heard_s
+
+    def encoded(self, frame: EventFrame) -> bytes:
+        """See `api.sessions.Outlet.encoded`."""
+        return frame.websocket
+
+    def alive(self) -> bytes:
+        """See `api.sessions.Outlet.alive`."""
+        return ALIVE
+
+
+class _Answer:
+    """A place in the order of a conversation's answers."""
+
+    __slots__ = ("frame",)
+
+    def __init__(self) -> None:
+        self.frame: bytes | None = None
+
+
+class Connection:
+    """What one client asks.
+
+    Args:
+        principal: whom the handshake named, if it did; a token in `connect` goes before it.
+    """
+
+    def __init__(self, context: ApiContext, socket: SocketProtocol, principal: Principal | None) -> None:
+        self._context = context
+        self._socket = socket
+        self._named = principal
+        self._principal: Principal
+        self._session: Session | None = None
+        self._loop = asyncio.get_running_loop()
+        self._connecting: asyncio.Task[None] | None = None
+        self._connected = False
+        self._late = self._loop.call_later(CONNECT_S, self._on_late)
+        self._waiting: deque[bytes] = deque()  # requests of frames already read
+        self._in_flight = 0
+        self._lanes: dict[str, deque[_Answer]] = {}
+        self._reading: set[asyncio.Task[Any]] = set()
+
+    # -- requests -------------------------------------------------------------------------------------------
+
+    def take(self, text: bytes) -> None:
+        """One frame: one or more requests, one a line."""
+        lines = [line for line in text.split(b"\n") if line and not line.isspace()]
+        if not lines:
+            self._end(CloseCode.PROTOCOL_ERROR, "a frame holds JSON objects, one a line")
+        self._waiting.extend(lines)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Handle what waits, as far as it may be handled now; read on, or not, accordingly."""
+        while self._waiting and self._may_go_on:
+            line = self._waiting.popleft()
+            try:
+                self._handle(*_parsed(line))
+            except Violation as violation:
+                self._end(CloseCode.PROTOCOL_ERROR, str(violation))
+            except Exception:
+                log.exception("a request failed")
+                self._socket.end(INTERNAL, "internal error")
+            if self._socket.closing:
+                self._waiting.clear()
+        if not self._may_go_on:
+            self._socket.hold()
+
+    @property
+    def _may_go_on(self) -> bool:
+        return (self._connecting is None or self._connected) and self._in_flight < IN_FLIGHT_MAX
+
+    def _resume(self) -> None:
+        self._go_on()
+        if self._may_go_on and not self._socket.closing:
+            self._socket.resume()
+
+    def _handle(self, request_id: bytes, method: str, raw: bytes) -> None:
+        if self._session is None or not self._connected:
+            if method != "connect":
+                raise Violation("the first request is connect")
+            self._late.cancel()
+            self._connecting = self._loop.create_task(self._connect(request_id, raw))
+            return
+        if method == "connect":
+            self._refuse(request_id, Invalid("this session is connected already"))
+            raise Violation("connect comes once")
+        try:
+            match method:
+                case "send":
+                    self._send(request_id, decode(raw, SendRequest))
+                case "history":
+                    history = decode(raw, HistoryRequest)
+                    page = operations.history(self._context, self._principal, history.conversation_id, history)
+                    self._read(request_id, history.conversation_id, page)
+                case "events":
+                    events = decode(raw, EventsRequest)
+                    changes = operations.events(self._context, self._principal, events.conversation_id, events)
+                    self._read(request_id, events.conversation_id, changes)
+                case "ping":
+                    self._session.write(answer_frame(request_id, decode(raw, PingRequest)))
+                case _:
+                    known = f"unknown method {_quoted(method)}; known: {', '.join(KNOWN)}"
+                    self._refuse(request_id, Invalid(known))
+        except Invalid as refusal:
+            self._refuse(request_id, refusal)
+
+    def _refuse(self, request_id: bytes, refusal: Invalid) -> None:
+        assert self._session is not None
+        self._session.write(error_frame(request_id, error_fields(refusal)))
+
+    def _send(self, request_id: bytes, request: SendRequest) -> None:
+        assert self._session is not None
+        future = operations.post_message(
+            self._context,
+            self._principal,
+            request.conversation_id,
+            request,
+            correlation_id=f"{self._session.id}.{request_id.decode()}",
+        )
+        self._await_answer(request_id, request.conversation_id, future)
+
+    def _read(self, request_id: bytes, conversation_id: str, page: Coroutine[Any, Any, Any]) -> None:
+        task = self._loop.create_task(page)
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+        self._await_answer(request_id, conversation_id, task)
+
+    # -- answers --------------------------------------------------------------------------------------------
+
+    def _await_answer(self, request_id: bytes, conversation_id: str, future: "asyncio.Future[Any]") -> None:
+        answer = _Answer()
+        self._lanes.setdefault(conversation_id, deque()).append(answer)
+        self._in_flight += 1
+        future.add_done_callback(partial(self._on_answer, request_id, conversation_id, answer))
+
+    def _on_answer(
+        self, request_id: bytes, conversation_id: str, answer: _Answer, future: "asyncio.Future[Any]"
+    ) -> None:
+        assert self._session is not None
+        answer.frame = _frame_of(request_id, future)
+        lane = self._lanes[conversation_id]
+        while lane and (frame := lane[0].frame) is not None:
+            self._session.write(frame)
+            lane.popleft()
+        if not lane:
+            del self._lanes[conversation_id]
+        was_full = self._in_flight >= IN_FLIGHT_MAX
+        self._in_flight -= 1
+        if was_full:
+            self._resume()
+
+    # -- the session's beginning and end --------------------------------------------------------------------
+
+    async def _connect(self, request_id: bytes, raw: bytes) -> None:
+        """Answer `connect`, and go on; or say why not, and close."""
+        gateway = self._context.gateway
+        try:
+            request = decode(raw, ConnectRequest)
+            self._principal = self._authenticated(request)
+            session = self._session = gateway.admit(
+                self._principal.user_id, SocketOutlet(self._socket), expires_at=self._principal.expires_at
+            )
+            cursor = await gateway.connect(session)
+        except (DomainError, ApiError) as refusal:
+            self._socket.try_write(error_frame(request_id, error_fields(refusal)), gateway.limits.buffer_bytes)
+            self._end(_close_code(refusal), str(refusal))
+            return
+        except Exception:
+            log.exception("a session could not be connected")
+            self._socket.end(INTERNAL, "internal error")
+            return
+        connected = Connected(session.id, session.user_id, cursor, recovered=False, ping_s=gateway.limits.ping_s)
+        session.start(answer_frame(request_id, connected))
+        self._connected = True
+        self._resume()
+
+    def _authenticated(self, request: ConnectRequest) -> Principal:
+        if request.token is not None:
+            return self._context.authenticator.verify(request.token)
+        if self._named is None:
+            raise Unauthenticated("connect with a token", token_given=False)
+        return self._named
+
+    def _on_late(self) -> None:
+        self._end(CloseCode.PROTOCOL_ERROR, f"no connect within {CONNECT_S:g} s")
+
+    def _end(self, code: CloseCode, reason: str) -> None:
+        if self._session is not None:
+            self._session.close(code, reason)
+        self._socket.end(code, reason)
+
+    async def gone(self) -> None:
+        """The connection has ended. Sends on their way stay on their way; reads are dropped."""
+        self._late.cancel()
+        self._waiting.clear()
+        tasks = [*self._reading, *([self._connecting] if self._connecting is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session is not None:
+            self._session.close(None)
+
+
+def _parsed(line: bytes) -> tuple[bytes, str, bytes]:
+    """A request's id (the client's own JSON of it), method and parameters.
+
+    Raises:
+        Violation.
+    """
+    try:
+        fields = _decode_request(line)
+        pairs = _decode_pairs(line.decode())
+    except (ValueError, RecursionError):
+        raise Violation("a request is a JSON object") from None
+    if len(pairs) != len(fields):
+        raise Violation("a name is given twice in a request")
+    raw_id = fields.pop("id", None)
+    request_id = b"" if raw_id is None else bytes(raw_id)
+    if not request_id.isdigit() or int(request_id) > ID_MAX:
+        raise Violation(f"a request has an id, a whole number from 0 to {ID_MAX}")
+    if len(fields) != 1:
+        raise Violation("a request has one method")
+    method, raw = next(iter(fields.items()))
+    return request_id, method, bytes(raw)
+
+
+def _frame_of(request_id: bytes, future: "asyncio.Future[Any]") -> bytes:
+    """The frame of an outcome."""
+    error = Unavailable("the session has ended") if future.cancelled() else future.exception()
+    if error is None:
+        result = future.result()
+        return answer_frame(request_id, MessageAck.of(result) if isinstance(result, MessageResult) else result)
+    if not isinstance(error, DomainError):
+        log.error("a request failed", error=repr(error), exc_info=error)
+    return error_frame(request_id, error_fields(error if isinstance(error, Exception) else RuntimeError()))
+
+
+def _close_code(refusal: Exception) -> CloseCode:
+    """How a session ends that was not let in."""
+    if isinstance(refusal, Unauthenticated):
+        return CloseCode.BAD_TOKEN
+    if isinstance(refusal, TooManySessions):
+        return CloseCode.TOO_MANY_SESSIONS
+    return CloseCode.POSITION_LOST if isinstance(refusal, Unavailable) else CloseCode.PROTOCOL_ERROR
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= QUOTED_MAX else text[:QUOTED_MAX] + "…")

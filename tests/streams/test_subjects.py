@@ -1,0 +1,64 @@
+"""Subjects: every name NATS gets from us is one that NATS takes, and stands for one thing."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.ids import ReservationKey, creation_key, direct_key
+from streams import subjects
+from streams.topology import Topology
+
+USER_IDS = st.from_regex(r"[A-Za-z0-9_.:@|^\[\]{}\\`~-]{1,64}", fullmatch=True)
+KEYS = st.one_of(
+    st.builds(direct_key, USER_IDS, USER_IDS),
+    st.builds(creation_key, USER_IDS, st.from_regex(r"[!-~]{1,64}", fullmatch=True)),
+)
+TOKEN = re.compile(r"[^.*>\s]+")
+
+
+def test_the_names_are_the_ones_in_the_log_for_ever() -> None:
+    assert subjects.stream("conv", 3) == "CONV-3"
+    assert subjects.partition_subjects("conv", 3) == "conv.3.>"
+    assert subjects.aggregate("conv", 3, "77") == "conv.3.77"
+    assert subjects.live_conversation("77") == "live.conv.77"
+    assert subjects.live_user("ann") == "live.user.ann"
+    assert subjects.command("conv", 3) == "cmd.conv.3"
+    assert subjects.dead("heads", 3) == "dead.heads.3"
+    assert subjects.consumer("heads", 3) == "heads-3"
+
+
+@given(USER_IDS, USER_IDS)
+def test_every_user_has_one_token_of_its_own(user: str, other: str) -> None:
+    token = subjects.live_user(user).removeprefix("live.user.")
+    assert TOKEN.fullmatch(token)
+    assert (subjects.live_user(other) == subjects.live_user(user)) == (other == user)
+
+
+def test_an_escaped_user_is_not_mistaken_for_one_whose_id_looks_so() -> None:
+    assert len({subjects.live_user(user) for user in ("a.b", "a%2Eb", "a%252Eb", "a*b", "a>b", "a b", "ab")}) == 7
+
+
+@given(st.integers(1, (1 << 63) - 1).map(str), st.integers(0, 1023))
+def test_a_conversation_is_found_in_its_subject(conversation_id: str, partition: int) -> None:
+    subject = subjects.aggregate(subjects.CONV, partition, conversation_id)
+    assert subjects.aggregate_id(subject) == conversation_id
+    assert subjects.is_conversation(subject)
+
+
+@given(KEYS, st.integers(0, 1023))
+def test_a_reservation_is_found_in_its_subject_and_is_no_conversation(key: ReservationKey, partition: int) -> None:
+    subject = subjects.aggregate(subjects.CONV, partition, key.value)
+    assert subjects.aggregate_id(subject) == key.value
+    assert not subjects.is_conversation(subject)
+    assert all(TOKEN.fullmatch(token) for token in subject.split("."))
+
+
+@given(st.integers(0, 10).map(lambda power: Topology(partitions=1 << power)))
+def test_each_partition_is_one_stream_that_republishes_conversations_only(topology: Topology) -> None:
+    *conversations, dead = topology.streams()
+    assert [spec.name for spec in conversations] == [f"CONV-{p}" for p in range(topology.partitions)]
+    assert dead.name == "DEAD"
+    for partition, spec in enumerate(conversations):
+        assert spec.republish is not None
+        assert spec.republish.source == f"conv.{partition}.*"  # a reservation has one token more
