@@ -73,6 +73,10 @@ class MethodNotAllowed(ApiError):
 class TooLarge(ApiError):
     code = "too_large"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}  # whatever is still to come of the body is not read
+
 
 class UnsupportedMediaType(ApiError):
     code = "unsupported_media_type"

@@ -62,6 +62,10 @@ class TooManySessions(RateLimited):
     """The user has as many sessions here as one may have."""
 
 
+class Draining(Unavailable):
+    """This gateway lets no session in any more."""
+
+
 class _Listening:
     """A subscription that is being made, or stands; shared by all who need it."""
 
@@ -146,10 +150,10 @@ class Gateway:
             expires_at: when the token ends, Unix seconds.
 
         Raises:
-            TooManySessions: of this user. Unavailable: this gateway is draining.
+            TooManySessions: of this user. Draining.
         """
         if self._draining:
-            raise Unavailable("this server is stopping; connect again")
+            raise Draining("this server is stopping; connect again")
         user = self._users.get(user_id)
         if user is not None and len(user.sessions) >= self.limits.per_user:
             raise TooManySessions(f"a user has at most {self.limits.per_user} sessions", retry_after_s=60)

@@ -155,13 +155,14 @@ class LiveConversation:
 
     def _advance(self) -> None:
         """Deliver what waited behind a hole that is none any more."""
-        while self._early and (frame := self._early.pop(self._line + 1, None)) is not None:
+        while self._early and (frame := self._early.get(self._line + 1)) is not None:
             self._deliver(frame)
         if self._early:
             self.expect(max(self._early))
 
     def _deliver(self, frame: EventFrame) -> None:
         self._last = frame.version
+        self._early.pop(frame.version, None)
         self._known = max(self._known, frame.version)
         self._recent.append(frame)
         EVENTS.inc()

@@ -21,7 +21,7 @@ from api.auth import IN_URL, Principal
 from api.context import ApiContext
 from api.errors import ApiError, Unauthenticated, error_fields, problem
 from api.frames import ALIVE, EventFrame, answer_frame, error_frame
-from api.gateway import TooManySessions
+from api.gateway import Draining, TooManySessions
 from api.schema import EventsQuery, Id, MessageAck, MessagesQuery, PostMessageRequest, decode
 from api.server import EXTENSION, SocketProtocol
 from api.sessions import CloseCode, Session
@@ -392,6 +392,8 @@ def _close_code(refusal: Exception) -> CloseCode:
         return CloseCode.BAD_TOKEN
     if isinstance(refusal, TooManySessions):
         return CloseCode.TOO_MANY_SESSIONS
+    if isinstance(refusal, Draining):
+        return CloseCode.DRAINING
     return CloseCode.POSITION_LOST if isinstance(refusal, Unavailable) else CloseCode.PROTOCOL_ERROR
 
 

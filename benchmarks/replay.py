@@ -66,7 +66,7 @@ async def _replayed(nats_url: str, postgres_url: str) -> tuple[int, float]:
 async def _followed(log: Log, pool: AsyncConnectionPool) -> tuple[int, float]:
     last = await log.last_sequence(subjects.stream(subjects.CONV, 0))
     progress = Progress()
-    worker = ProjectionWorker(log, pool, Replay(), partition=0, progress=progress)
+    worker = ProjectionWorker(log, pool, [Replay()], partition=0, progress=progress)
     started = time.perf_counter()
     running = asyncio.create_task(worker.run())
     try:

@@ -1,11 +1,12 @@
 """Messages: what a text may be, and the receipt that makes a send repeatable."""
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from domain.errors import Invalid
 from domain.ids import check_user_id
@@ -13,6 +14,7 @@ from domain.ids import check_user_id
 TEXT_MAX = 8_192  # characters
 MENTIONS_MAX = 50
 CLIENT_MSG_ID_MAX = 64
+_canonical = msgspec.json.Encoder(order="sorted").encode
 _CLIENT_MSG_ID = re.compile(r"[!-~]{1,64}")
 
 
@@ -59,8 +61,7 @@ def checked_mentions(mentions: list[str]) -> list[str]:
 
 def content_digest(body: dict[str, Any], reply_to: int | None, mentions: list[str]) -> bytes:
     """8 bytes that tell a retry (equal) from another message under the same `client_msg_id` (not equal)."""
-    content = json.dumps([body, reply_to, mentions], sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(content.encode(), digest_size=8).digest()
+    return hashlib.blake2b(_canonical([body, reply_to, mentions]), digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,10 @@
-"""One worker a (projection x partition): feeds a projection from the log, rows and checkpoint in one transaction.
+"""The worker of a partition: feeds projections from the log, their rows and checkpoints in one transaction.
 
-The checkpoint is the truth about what is applied. It is moved on the condition that it stands where this worker left
+Several projections share one reading of the log: an event is delivered and decoded once, and a batch costs one
+transaction, however many read models it reaches. Each still has a checkpoint of its own, and is left alone by another's
+failure: an event that one cannot apply is passed over by that one only.
+
+A checkpoint is the truth about what is applied. It is moved on the condition that it stands where this worker left
 it, so of two workers that both think they own a partition one applies each event and the other notices.
 """
 
@@ -32,92 +36,104 @@ _READ = "SELECT sequence FROM checkpoints WHERE projection = %s AND partition = 
 
 
 class ProjectionWorker:
-    """Applies one partition's events to one projection while `run` runs.
+    """Applies one partition's events to projections while `run` runs.
 
     Args:
         pool: open, or opened later by its maker; one connection is held during a transaction only.
+        projections: what shares this reading; a projection that is behind the others catches up first.
         progress: rung after every commit.
         on_applied: hears the number of events and the new position after every commit (metrics).
 
     Attributes:
-        applied_sequence: the checkpoint, as of the last commit seen.
         events_total: events applied by this worker.
-        dead_total: events passed over by this worker, kept in `DEAD`.
+        dead_total: events passed over by this worker, kept in `DEAD`, each once for each projection.
     """
 
     def __init__(
         self,
         log: Log,
         pool: AsyncConnectionPool,
-        projection: Projection,
+        projections: Sequence[Projection],
         *,
         family: str = subjects.CONV,
         partition: int,
         progress: Progress | None = None,
         on_applied: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.applied_sequence = 0
         self.events_total = 0
         self.dead_total = 0
         self.stream = subjects.stream(family, partition)
-        self.projection = projection
+        self.reader = "+".join(projection.name for projection in projections)
         self.partition = partition
+        self._projections = projections
+        self._checkpoints = {projection.name: 0 for projection in projections}
         self._log = log
         self._pool = pool
         self._progress = progress
         self._on_applied = on_applied
 
+    @property
+    def applied_sequence(self) -> int:
+        """The position up to which all projections have applied, as of the last commit seen."""
+        return min(self._checkpoints.values())
+
     async def run(self) -> None:
         """Follow the partition until cancelled; through outages of Postgres and of the log, it waits."""
-        await follow(self._log, self.stream, self.projection.name, self)
+        await follow(self._log, self.stream, self.reader, self)
 
     # -- the place of `reader.follow` -----------------------------------------------------------------------
 
     async def position(self) -> int:
-        """The checkpoint in the database; made, at 0, when there is none."""
+        """The lowest checkpoint in the database; made, at 0, where there is none."""
         try:
             async with self._pool.connection(timeout=CONNECT_S) as connection, connection.transaction():
-                key = (self.projection.name, self.partition)
-                await connection.execute(_OPEN, key)
-                row = await (await connection.execute(_READ, key)).fetchone()
+                for name in self._checkpoints:
+                    await connection.execute(_OPEN, (name, self.partition))
+                    row = await (await connection.execute(_READ, (name, self.partition))).fetchone()
+                    assert row is not None
+                    self._checkpoints[name] = row[0]
         except psycopg.Error as error:
-            raise Interrupted(f"the checkpoint could not be read: {error}") from error
-        assert row is not None
-        self.applied_sequence = row[0]
+            raise Interrupted(f"the checkpoints could not be read: {error}") from error
         return self.applied_sequence
 
     async def handle(self, deliveries: Sequence[Delivery]) -> int:
-        """Apply deliveries; those that cannot be applied go to `DEAD`, the others are applied without them."""
+        """Apply deliveries; one that a projection cannot apply goes to `DEAD`, and the others on without it."""
         try:
             batch = [LoggedEvent(delivery.sequence, decode(delivery)) for delivery in deliveries]
-            await self._apply(batch, deliveries[-1].sequence)
+            await self._apply(self._projections, batch, deliveries[-1].sequence)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's or an outage
             _raise_if_outage(error)
-            for delivery in deliveries:
-                await self._handle_one(delivery)
+            for projection in self._projections:
+                await self._handle_alone(projection, deliveries)
         return self.applied_sequence
 
     async def idle(self) -> None:
         """A database that was restored, or lost its last moments, is noticed even when nothing comes."""
-        before = self.applied_sequence
-        if await self.position() != before:
-            raise Interrupted(f"the checkpoint was {before} and is {self.applied_sequence}")
+        before = dict(self._checkpoints)
+        await self.position()
+        if self._checkpoints != before:
+            raise Interrupted(f"the checkpoints were {before} and are {self._checkpoints}")
 
     # -- applying -------------------------------------------------------------------------------------------
 
-    async def _handle_one(self, delivery: Delivery) -> None:
-        try:
-            await self._apply([LoggedEvent(delivery.sequence, decode(delivery))], delivery.sequence)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's or an outage
-            _raise_if_outage(error)
-            await self._bury(delivery, error)
+    async def _handle_alone(self, projection: Projection, deliveries: Sequence[Delivery]) -> None:
+        """One projection, event by event: what it cannot apply is found, buried and passed over."""
+        for delivery in deliveries:
+            if delivery.sequence <= self._checkpoints[projection.name]:
+                continue
+            try:
+                event = LoggedEvent(delivery.sequence, decode(delivery))
+                await self._apply([projection], [event], delivery.sequence)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's or an outage
+                _raise_if_outage(error)
+                await self._bury(projection, delivery, error)
 
-    async def _bury(self, delivery: Delivery, error: Exception) -> None:
+    async def _bury(self, projection: Projection, delivery: Delivery, error: Exception) -> None:
         """Keep an event that cannot be applied, then pass over it. A crash in between buries it twice."""
         reason = f"{type(error).__name__}: {error}"
         log_.error(
             "event not applied, kept in DEAD",
-            projection=self.projection.name,
+            projection=projection.name,
             stream=delivery.stream,
             sequence=delivery.sequence,
             subject=delivery.subject,
@@ -131,28 +147,33 @@ class ProjectionWorker:
             # A header is one line of ASCII.
             subjects.DEAD_ERROR: " ".join(reason.split())[:ERROR_MAX].encode("ascii", "backslashreplace").decode(),
         }
-        subject = subjects.dead(self.projection.name, self.partition)
+        subject = subjects.dead(projection.name, self.partition)
         await self._log.publish_dead(subject, Record(subject, delivery.data, headers))
         try:
-            await self._apply([], delivery.sequence)
+            await self._apply([projection], [], delivery.sequence)
         except psycopg.Error as failure:
             raise Interrupted(str(failure)) from failure
         self.dead_total += 1
 
-    async def _apply(self, batch: Sequence[LoggedEvent], sequence: int) -> None:
+    async def _apply(self, projections: Sequence[Projection], batch: Sequence[LoggedEvent], sequence: int) -> None:
+        """Apply a batch to those of the projections that have not had it, and move their checkpoints, in one."""
+        moved: dict[str, int] = {}
         async with self._pool.connection(timeout=CONNECT_S) as connection, connection.transaction():
-            await self._move_checkpoint(connection, sequence)
-            await self.projection.apply(connection, batch)
-        self.applied_sequence = sequence
+            for projection in projections:
+                checkpoint = self._checkpoints[projection.name]
+                if checkpoint < sequence:
+                    await self._move_checkpoint(connection, projection.name, checkpoint, sequence)
+                    await projection.apply(connection, [logged for logged in batch if logged.sequence > checkpoint])
+                    moved[projection.name] = sequence
+        self._checkpoints |= moved
         self.events_total += len(batch)
         if self._progress is not None:
             self._progress.ring()
         if self._on_applied is not None:
             self._on_applied(len(batch), sequence)
 
-    async def _move_checkpoint(self, connection: Connection, sequence: int) -> None:
-        values = (sequence, self.projection.name, self.partition, self.applied_sequence)
-        cursor = await connection.execute(_MOVE, values)
+    async def _move_checkpoint(self, connection: Connection, name: str, before: int, sequence: int) -> None:
+        cursor = await connection.execute(_MOVE, (sequence, name, self.partition, before))
         if cursor.rowcount != 1:
             raise Interrupted("another worker moved the checkpoint")
 

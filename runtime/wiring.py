@@ -5,6 +5,7 @@ Only this module knows which implementation stands behind a port.
 """
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -56,6 +57,7 @@ class Process:
     """What the roles of one process share."""
 
     settings: Settings
+    appending: JetStream  # of the writers alone: an ack does not queue behind the deliveries it causes
     jetstream: JetStream
     pool: AsyncConnectionPool
     valkey: redis.asyncio.Redis
@@ -106,6 +108,7 @@ async def run(
                 )
             )
         ready(url)
+        _spare_the_collector()
         await services.watch(stop)
 
 
@@ -114,6 +117,8 @@ async def _process(settings: Settings, clickhouse: ClickHouse | None) -> AsyncIt
     async with AsyncExitStack() as stack:
         jetstream = await JetStream.connect(settings.nats_url, name=settings.node_id, timeout_s=CONNECT_S)
         stack.push_async_callback(jetstream.close)
+        appending = await JetStream.connect(settings.nats_url, name=f"{settings.node_id} writer", timeout_s=CONNECT_S)
+        stack.push_async_callback(appending.close)
         await _check_syncs(settings)
         await jetstream.log.ensure(Topology(settings.partitions, settings.replicas))
         await asyncio.to_thread(upgrade, settings.postgres_url)
@@ -127,7 +132,7 @@ async def _process(settings: Settings, clickhouse: ClickHouse | None) -> AsyncIt
         stack.push_async_callback(valkey.aclose)
         progress = Progress()
         queries = Queries(pool, partitions=settings.partitions, progress=progress)
-        yield Process(settings, jetstream, pool, valkey, progress, queries, clickhouse)
+        yield Process(settings, appending, jetstream, pool, valkey, progress, queries, clickhouse)
 
 
 async def _check_syncs(settings: Settings) -> None:
@@ -143,11 +148,14 @@ async def _check_syncs(settings: Settings) -> None:
 
 def _start_projectors(process: Process, services: Services) -> None:
     for partition in range(process.settings.partitions):
-        for projection in (ConversationsProjection(), HeadsProjection(), MessagesProjection()):
-            worker = ProjectionWorker(
-                process.jetstream.log, process.pool, projection, partition=partition, progress=process.progress
-            )
-            services.start(f"projection {projection.name} {worker.stream}", worker.run())
+        worker = ProjectionWorker(
+            process.jetstream.log,
+            process.pool,
+            (ConversationsProjection(), HeadsProjection(), MessagesProjection()),
+            partition=partition,
+            progress=process.progress,
+        )
+        services.start(f"projections {worker.stream}", worker.run())
 
 
 def _start_fanout(process: Process, services: Services) -> None:
@@ -162,8 +170,8 @@ def _start_writers(process: Process, services: Services) -> WriterNode:
 
     def make_writer(partition: int) -> PartitionWriter:
         return PartitionWriter(
-            jetstream.log,
-            Repository(jetstream.log, snapshots, family=subjects.CONV, partition=partition),
+            process.appending.log,
+            Repository(process.appending.log, snapshots, family=subjects.CONV, partition=partition),
             process.queries,
             family=subjects.CONV,
             partition=partition,
@@ -208,6 +216,14 @@ def _readiness(process: Process, node: WriterNode | None) -> dict[str, Callable[
     if process.clickhouse is not None:
         checks["clickhouse"] = process.clickhouse.ready
     return checks
+
+
+def _spare_the_collector() -> None:
+    """What is loaded by now lives as long as the process: the collector need not look at it again and again.
+    Our own objects form few cycles, so it may also come more rarely (measured: 11 % of the time of a busy writer)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _clock_ms() -> int:

@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from runtime.embedded.child import free_port
 from runtime.embedded.nats import NatsServer
+from tests.running import Running
 from runtime.embedded.servers import EmbeddedServers
 
 NatsServerFactory = Callable[[], Awaitable[NatsServer]]
@@ -30,6 +31,18 @@ async def servers() -> AsyncIterator[EmbeddedServers]:
             yield embedded
         finally:
             await embedded.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running() -> AsyncIterator[Running]:
+    """A whole Riverrun, started once, seen from outside; users and conversations of a test are its own."""
+    with tempfile.TemporaryDirectory(prefix="riverrun-tests-") as folder:
+        riverrun = Running(Path(folder) / "data")
+        await riverrun.start()
+        try:
+            yield riverrun
+        finally:
+            assert await riverrun.stop() == 0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -163,6 +163,7 @@ class JetStreamConsumer:
             "ack_wait": ACK_WAIT_S * NANOSECONDS,
             "max_ack_pending": ACK_PENDING_MAX,
             "replay_policy": "instant",
+            "mem_storage": True,
         }
         await call(self._connection, f"CONSUMER.CREATE.{where}", {"stream_name": self._stream, "config": config})
         return 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -26,7 +27,7 @@ def _assert_whole(client: Client, conversation: int, last: int, *, first: int) -
     assert client.versions(conversation) == list(range(first, last + 1))
 
 
-def _has(conversation: int, last: int):  # type: ignore[no-untyped-def]
+def _has(conversation: int, last: int) -> Callable[[Client], bool]:
     return lambda client: client.versions(conversation)[-1:] == [last]
 
 
@@ -236,7 +237,7 @@ async def test_a_member_that_is_removed_and_added_again_hears_exactly_its_times(
             await world.post(conversation, chance.randrange(4))
             await world.change(conversation, add=["carol"])
             if chance.random() < 0.5:
-                await carol.until(lambda client: client.events[-1:] and client.events[-1]["type"] == "member.added")
+                await carol.until(lambda client: bool(client.events) and client.events[-1]["type"] == "member.added")
         world.bus.loses = lambda _signal: False
         last = await world.post(conversation)
         await bob.until(_has(conversation, last))

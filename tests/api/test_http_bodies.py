@@ -170,9 +170,7 @@ async def test_a_body_of_just_the_limit_is_read(alice: User, messages: str) -> N
 
 
 @pytest.mark.parametrize("length", [b"10", b"100000"])
-async def test_a_wrong_content_length_harms_nobody(
-    alice: User, messages: str, running: Running, length: bytes
-) -> None:
+async def test_a_wrong_content_length_harms_nobody(alice: User, messages: str, running: Running, length: bytes) -> None:
     url = urlsplit(running.url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     writer.write(

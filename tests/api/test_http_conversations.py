@@ -99,9 +99,7 @@ async def test_members_come_and_go(alice: User, bob: User, new_user: NewUser) ->
     carol = new_user("carol")
     path = f"/v1/conversations/{await alice.open_group(bob)}"
     members = f"{path}/members"
-    changed = await alice.post(
-        members, {"add": [carol.user_id], "remove": [bob.user_id], "roles": {}}
-    )
+    changed = await alice.post(members, {"add": [carol.user_id], "remove": [bob.user_id], "roles": {}})
     assert changed.status_code == 200
     assert changed.json()["member_count"] == 2
     page = (await alice.get(members)).json()

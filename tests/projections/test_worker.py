@@ -8,6 +8,7 @@ import msgspec
 from psycopg_pool import AsyncConnectionPool
 
 from projections.conversations import ConversationsProjection
+from projections.heads import HeadsProjection
 from projections.messages import MessagesProjection
 from projections.progress import Progress
 from projections.projection import Connection, LoggedEvent
@@ -234,7 +235,7 @@ async def test_what_was_applied_is_told(log: MemoryLog, pool: AsyncConnectionPoo
     last = await chat(log, 2).append()
     told: list[tuple[int, int]] = []
     worker = ProjectionWorker(
-        log, pool, MessagesProjection(), partition=0, on_applied=lambda count, sequence: told.append((count, sequence))
+        log, pool, [MessagesProjection()], partition=0, on_applied=lambda count, sequence: told.append((count, sequence))
     )
     task = asyncio.create_task(worker.run())
     await applied([worker], last)
@@ -242,3 +243,50 @@ async def test_what_was_applied_is_told(log: MemoryLog, pool: AsyncConnectionPoo
     await asyncio.gather(task, return_exceptions=True)
     assert sum(count for count, _ in told) == last
     assert told[-1][1] == last
+
+
+class CannotApplyTheThird(MessagesProjection):
+    """Fails on one event, whatever batch it comes in."""
+
+    name = "messages"
+
+    async def apply(self, connection: Connection, batch: Sequence[LoggedEvent]) -> None:
+        if any(logged.sequence == 3 for logged in batch):
+            raise ValueError("cannot be applied")
+        await super().apply(connection, batch)
+
+
+async def test_projections_that_share_a_reading_do_not_share_a_failure(
+    log: MemoryLog, pool: AsyncConnectionPool, progress: Progress
+) -> None:
+    last = await chat(log, 4).append()
+    worker = ProjectionWorker(log, pool, [CannotApplyTheThird(), HeadsProjection()], partition=0, progress=progress)
+    task = asyncio.create_task(worker.run())
+    try:
+        await applied([worker], last)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert await rows(pool, SEQS) == [(1,), (3,), (4,)]
+    assert await rows(pool, "SELECT version FROM heads") == [(last,)]
+    assert [delivery.subject for delivery in await dead(log)] == [subjects.dead("messages", 0)]
+
+
+async def test_a_projection_that_is_behind_the_others_catches_up_with_them(
+    log: MemoryLog, pool: AsyncConnectionPool, progress: Progress, project: Project
+) -> None:
+    history = chat(log, 5)
+    last = await history.append()
+    async with project([HeadsProjection()]) as workers:
+        await applied(workers, last)
+    history.post(history.conversations[0], "bob", "later")
+    last = await history.append()
+    worker = ProjectionWorker(log, pool, [HeadsProjection(), MessagesProjection()], partition=0, progress=progress)
+    task = asyncio.create_task(worker.run())
+    try:
+        await applied([worker], last)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert await rows(pool, SEQS) == [(seq,) for seq in range(1, 7)]
+    assert await rows(pool, CHECKPOINTS) == [("heads", last), ("messages", last)]

@@ -29,7 +29,7 @@ def projections() -> list[Projection]:
 async def running(
     log: Log, pool: AsyncConnectionPool, progress: Progress, chosen: list[Projection]
 ) -> AsyncIterator[Workers]:
-    workers = [ProjectionWorker(log, pool, projection, partition=0, progress=progress) for projection in chosen]
+    workers = [ProjectionWorker(log, pool, [projection], partition=0, progress=progress) for projection in chosen]
     tasks = [asyncio.create_task(worker.run()) for worker in workers]
     try:
         yield workers
