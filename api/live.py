@@ -61,6 +61,7 @@ class LiveConversation:
         self._attached: set[Session] = set()
         self._ahead: dict[Session, int] = {}
         self._catching: dict[Session, asyncio.Task[None]] = {}
+        self._rejoining: dict[Session, int] = {}  # versions at which sessions that are here are known to be members
         self._last: int | None = None  # the version up to which the line goes
         self._known = 0  # the newest version known to exist
         self._early: dict[int, EventFrame] = {}
@@ -79,7 +80,11 @@ class LiveConversation:
 
         The session's user is a member as of that version; the log says when that ends.
         """
-        if session.closed or session.conversations.get(self.id) is self or session.left.get(self.id, -1) > after:
+        if session.closed or session.left.get(self.id, -1) > after:
+            return
+        if session.conversations.get(self.id) is self:
+            # It may be about to come to its removal, after which it was put in again: see `_put_out`.
+            self._rejoining[session] = max(after, self._rejoining.get(session, 0))
             return
         session.conversations[self.id] = self
         if self._last is None or (self.idle and after > self._last):
@@ -98,6 +103,7 @@ class LiveConversation:
         """See `api.sessions.Attachment.detach`."""
         self._attached.discard(session)
         self._ahead.pop(session, None)
+        self._rejoining.pop(session, None)
         catching = self._catching.pop(session, None)
         if catching is not None:
             catching.cancel()
@@ -169,14 +175,14 @@ class LiveConversation:
         DELIVERIES.inc(len(self._attached))
         for session in tuple(self._attached):  # a push may close a session, which then leaves
             session.push(frame)
+        if frame.removed_user_id is not None:
+            for session in [session for session in self._attached if session.user_id == frame.removed_user_id]:
+                self._put_out(session, frame.version)
         if self._ahead:
             for session, place in list(self._ahead.items()):
                 if place < frame.version and self._give(session, frame):
                     del self._ahead[session]
                     self._attached.add(session)
-        if frame.removed_user_id is not None:
-            for session in [session for session in self._attached if session.user_id == frame.removed_user_id]:
-                self._put_out(session, frame.version)
 
     def _give(self, session: Session, frame: EventFrame) -> bool:
         """Push one event to one session; false when that put it out or it is gone."""
@@ -184,11 +190,16 @@ class LiveConversation:
         session.push(frame)
         if frame.removed_user_id == session.user_id:
             self._put_out(session, frame.version)
+            return False
         return session.conversations.get(self.id) is self
 
     def _put_out(self, session: Session, version: int) -> None:
+        """Push nothing more to a session, unless its user is known to be in again."""
+        rejoined = self._rejoining.get(session, -1)
         session.left[self.id] = version
         self.detach(session)
+        if rejoined >= version:
+            self.attach(session, rejoined)
 
     # -- what was missed ------------------------------------------------------------------------------------
 

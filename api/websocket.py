@@ -5,24 +5,31 @@ request is looked at. Answers of one conversation leave in the order of their re
 """
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Coroutine
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import msgspec
 import structlog
-from msgspec import Meta, Raw
 from starlette.websockets import WebSocket
 
 from api import operations
 from api.auth import IN_URL, Principal
 from api.context import ApiContext
+from api.envelope import (
+    Connected,
+    ConnectRequest,
+    EventsRequest,
+    HistoryRequest,
+    PingRequest,
+    SendRequest,
+    Violation,
+    parsed,
+)
 from api.errors import ApiError, Unauthenticated, error_fields, problem
 from api.frames import ALIVE, EventFrame, answer_frame, error_frame
 from api.gateway import Draining, TooManySessions
-from api.schema import EventsQuery, Id, MessageAck, MessagesQuery, PostMessageRequest, decode
+from api.schema import MessageAck, decode
 from api.server import EXTENSION, SocketProtocol
 from api.sessions import CloseCode, Session
 from commands.messages import MessageResult
@@ -31,63 +38,11 @@ from domain.errors import DomainError, Invalid, Unavailable
 SUBPROTOCOL: Final = "riverrun.v1.json"
 CONNECT_S: Final = 10.0  # within which the first request has come
 IN_FLIGHT_MAX: Final = 256  # requests of one session; reading stops at it: the client waits, nothing is refused
-ID_MAX: Final = (1 << 53) - 1  # what every JSON client can count to
 KNOWN: Final = ("connect", "send", "history", "events", "ping")
 INTERNAL: Final = 1011
 QUOTED_MAX: Final = 40
 
 log = structlog.get_logger(__name__)
-
-_decode_request = msgspec.json.Decoder(dict[str, Raw]).decode
-_decode_pairs = json.JSONDecoder(object_pairs_hook=list).decode
-
-
-class ConnectRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The first request. `cursor`: an earlier session's."""
-
-    token: str | None = None
-    device_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    cursor: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.device_id is not None and not self.device_id.isprintable():
-            raise ValueError("device_id: 1 to 64 printable characters")
-
-
-class Connected(msgspec.Struct, frozen=True):
-    """The answer to it. `recovered`: everything since the client's cursor is being pushed; else it has to sync."""
-
-    session_id: str
-    user_id: str
-    cursor: str
-    recovered: bool
-    ping_s: float
-
-
-class SendRequest(PostMessageRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`POST …/messages`."""
-
-    conversation_id: Id
-
-
-class HistoryRequest(MessagesQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`GET …/messages`."""
-
-    conversation_id: Id
-
-
-class EventsRequest(EventsQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`GET …/events`."""
-
-    conversation_id: Id
-
-
-class PingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Says that the client is there."""
-
-
-class Violation(Exception):
-    """The client does not speak the protocol; the session ends with `PROTOCOL_ERROR` and this as the reason."""
 
 
 async def websocket_endpoint(websocket: WebSocket) -> None:
@@ -205,7 +160,7 @@ class Connection:
         while self._waiting and self._may_go_on:
             line = self._waiting.popleft()
             try:
-                self._handle(*_parsed(line))
+                self._handle(*parsed(line))
             except Violation as violation:
                 self._end(CloseCode.PROTOCOL_ERROR, str(violation))
             except Exception:
@@ -350,29 +305,6 @@ class Connection:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._session is not None:
             self._session.close(None)
-
-
-def _parsed(line: bytes) -> tuple[bytes, str, bytes]:
-    """A request's id (the client's own JSON of it), method and parameters.
-
-    Raises:
-        Violation.
-    """
-    try:
-        fields = _decode_request(line)
-        pairs = _decode_pairs(line.decode())
-    except (ValueError, RecursionError):
-        raise Violation("a request is a JSON object") from None
-    if len(pairs) != len(fields):
-        raise Violation("a name is given twice in a request")
-    raw_id = fields.pop("id", None)
-    request_id = b"" if raw_id is None else bytes(raw_id)
-    if not request_id.isdigit() or int(request_id) > ID_MAX:
-        raise Violation(f"a request has an id, a whole number from 0 to {ID_MAX}")
-    if len(fields) != 1:
-        raise Violation("a request has one method")
-    method, raw = next(iter(fields.items()))
-    return request_id, method, bytes(raw)
 
 
 def _frame_of(request_id: bytes, future: "asyncio.Future[Any]") -> bytes:

@@ -2,7 +2,7 @@
 
 Decisions (`create`, `update`, `change_members`, `post_message`) either trigger events or raise a domain error;
 `fold` is total. The aggregate keeps what deciding needs, not the history: members, settings, the last seq,
-the receipts of the most recent messages and a filter of all client message ids ever.
+the receipts of the most recent messages and a filter of all client message ids older than those.
 """
 
 from collections.abc import Callable
@@ -69,7 +69,7 @@ class Conversation(BaseAggregate[str]):
         self.last_message_id = 0
         self._receipts: dict[tuple[str, str], Receipt] = {}
         self._forgotten_version = 0  # of the newest message whose receipt is gone
-        self._seen = SeenFilter()
+        self._forgotten = SeenFilter()
 
     # -- decisions ------------------------------------------------------------------------------------------
 
@@ -211,8 +211,7 @@ class Conversation(BaseAggregate[str]):
         digest = content_digest(body, reply_to, mentions)
 
         receipt = self._receipts.get((actor_id, client_msg_id)) or looked_up
-        forgotten = self._forgotten_version and not was_looked_up
-        if receipt is None and forgotten and self._seen.may_contain(actor_id, client_msg_id):
+        if receipt is None and not was_looked_up and self._forgotten.may_contain(actor_id, client_msg_id):
             raise ReceiptUnknown(actor_id, client_msg_id, self._forgotten_version)
         if receipt is not None:
             if receipt.digest != digest:
@@ -261,7 +260,7 @@ class Conversation(BaseAggregate[str]):
         if len(self._receipts) == RECEIPTS_MAX:
             oldest = next(iter(self._receipts))
             self._forgotten_version = self._receipts.pop(oldest).version
-        self._seen.add(event.actor_id, event.client_msg_id)
+            self._forgotten.add(*oldest)
         self._receipts[event.actor_id, event.client_msg_id] = Receipt(
             message_id=event.message_id,
             seq=event.seq,
@@ -292,7 +291,7 @@ class Conversation(BaseAggregate[str]):
             "receipts": [
                 (*key, r.message_id, r.seq, r.version, r.created_at, r.digest) for key, r in self._receipts.items()
             ],
-            "seen": self._seen.state(),
+            "forgotten": self._forgotten.state(),
         }
 
     @classmethod
@@ -310,13 +309,13 @@ class Conversation(BaseAggregate[str]):
             (sender_id, client_msg_id): Receipt(message_id, seq, version, created_at.astimezone(UTC), digest)
             for sender_id, client_msg_id, message_id, seq, version, created_at, digest in state["receipts"]
         }
-        self._seen = SeenFilter.restore(*state["seen"])
+        self._forgotten = SeenFilter.restore(*state["forgotten"])
         return self
 
     @property
     def size_bytes(self) -> int:
         """About how much memory this aggregate holds."""
-        return 2_000 + 200 * len(self.members) + 500 * len(self._receipts) + self._seen.size_bytes
+        return 2_000 + 200 * len(self.members) + 500 * len(self._receipts) + self._forgotten.size_bytes
 
     # -- rules ----------------------------------------------------------------------------------------------
 

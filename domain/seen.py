@@ -1,4 +1,4 @@
-"""A set that may say "perhaps" but never a false "no": which client message ids a conversation has had.
+"""A set that may say "perhaps" but never a false "no": which client message ids a conversation has forgotten.
 
 A scalable Bloom filter (Almeida et al., 2007). The conversation keeps exact receipts of its most recent
 messages only; this says of an older id either "certainly never" (the common case: a fresh message, decided

@@ -7,6 +7,7 @@ and a conversation looks the same whether a command or a query answered it.
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -60,6 +61,7 @@ class ConversationView(msgspec.Struct, frozen=True):
     member_count: int
 
 
+@lru_cache(maxsize=4096)  # the times of one event are written four to six times: ack, push, rows
 def rfc3339(moment: datetime) -> str:
     """A time in the protocol's form: `2026-11-23T20:56:00.123Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -15,8 +15,8 @@ import pytest_asyncio
 
 from runtime.embedded.child import free_port
 from runtime.embedded.nats import NatsServer
-from tests.running import Running
 from runtime.embedded.servers import EmbeddedServers
+from tests.running import Running
 
 NatsServerFactory = Callable[[], Awaitable[NatsServer]]
 

@@ -142,7 +142,7 @@ def test_an_older_one_is_looked_up_and_then_answered_the_same() -> None:
 
 def test_one_that_only_looks_seen_is_posted_after_the_look_up() -> None:
     group, _ = long_group()
-    seen = SeenFilter.restore(*group.conversation.state()["seen"])
+    seen = SeenFilter.restore(*group.conversation.state()["forgotten"])
     looks_seen = next(name for name in map(str, range(1_000_000)) if seen.may_contain("mia", name))
     with pytest.raises(ReceiptUnknown):
         group.post("mia", looks_seen)

@@ -1,0 +1,180 @@
+"""The written word against the code: what the documents name exists, and what exists is named."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+import api.app
+import commands.writer  # noqa: F401  # registers its metrics
+from api import websocket
+from api.errors import STATUSES
+from api.schema import MessageAck
+from api.sessions import CloseCode
+from api.sse import Closed, StreamConnected
+from domain.events import EVENTS, ConversationReserved
+from runtime.cli import COMMANDS
+from runtime.settings import Settings, variable_of
+from runtime.wiring import ROLES
+from streams import topology
+from streams.public import ConversationView, Message, PublicEvent
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").glob("*.md"))]
+ASYNCAPI: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
+SCHEMAS: dict[str, Any] = ASYNCAPI["components"]["schemas"]
+PROTOCOL = (DOCS / "protocol.md").read_text()
+OPERATIONS = (DOCS / "operations.md").read_text()
+
+
+def references(node: Any) -> Iterator[str]:
+    """Every `$ref` in a document."""
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from references(child)
+
+
+def found(reference: str) -> Any:
+    """What a reference names; `KeyError` when there is no such thing."""
+    node: Any = ASYNCAPI
+    for part in reference.removeprefix("#/").split("/"):
+        node = node[part]
+    return node
+
+
+def anchor(heading: str) -> str:
+    """The anchor of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+# -- pages --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, fragment = target.partition("#")
+        linked = page.parent / name if name else page
+        assert linked.exists(), f"{page.name}: {target}"
+        if fragment:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE)
+            assert fragment in map(anchor, headings), f"{page.name}: {target}"
+
+
+def test_every_decision_is_in_the_index_once_and_numbered_without_a_hole() -> None:
+    files = sorted(path.name for path in (DOCS / "adr").glob("[0-9]*.md"))
+    assert re.findall(r"\]\((\d{4}-[^)]+)\)", (DOCS / "adr" / "README.md").read_text()) == files
+    assert [name[:4] for name in files] == [f"{number:04}" for number in range(1, len(files) + 1)]
+    for name in files:
+        text = (DOCS / "adr" / name).read_text()
+        assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"], name
+        assert re.search(r"^Status: \w+, \d{4}-\d{2}-\d{2}$", text, re.MULTILINE), name
+
+
+def test_operations_names_settings_that_exist_and_all_that_matter() -> None:
+    named = set(re.findall(r"RIVERRUN_[A-Z_]+[A-Z]", OPERATIONS + PROTOCOL))
+    known = {variable_of(name) for name in Settings.__dataclass_fields__}
+    urls = {f"{name}_FILE" for name in known if name.endswith("_URL")}
+    assert named <= known | urls
+    assert known <= set(re.findall(r"RIVERRUN_[A-Z_]+[A-Z]", OPERATIONS))
+
+
+def test_operations_names_metrics_that_exist_and_all_of_them() -> None:
+    ours = {f"{family.name}_total" if family.type == "counter" else family.name for family in REGISTRY.collect()}
+    ours = {name for name in ours if name.startswith("riverrun_")}
+    assert set(re.findall(r"`(riverrun_[a-z_]+)`", OPERATIONS)) == ours
+
+
+def test_the_architecture_lists_every_stream_and_role() -> None:
+    architecture = (DOCS / "architecture.md").read_text()
+    for spec in topology.Topology().streams():
+        assert f"`{spec.name.replace('-0', '-<p>')}`" in architecture
+    for role in ROLES:
+        assert f"`{role}`" in architecture
+
+
+# -- protocol.md --------------------------------------------------------------------------------------------
+
+
+def test_the_protocol_names_every_path_command_code_and_event() -> None:
+    for route in api.app._TABLE:
+        path = route.path.replace("{conversation_id}", "{id}")
+        assert path in PROTOCOL, path
+    for command in COMMANDS:
+        assert f"`riverrun {command}" in PROTOCOL, command
+    for code, (status, _) in STATUSES.items():
+        assert re.search(rf"^\| .*`{code}`.* \| {status} \|", PROTOCOL, re.MULTILINE), code
+    for close_code in CloseCode:
+        assert f"| {int(close_code)} |" in PROTOCOL
+    for event in set(EVENTS) - {ConversationReserved}:
+        assert f"| `{event.TOPIC}` |" in PROTOCOL
+    assert ConversationReserved.TOPIC not in PROTOCOL
+
+
+@pytest.mark.parametrize("shape", [ConversationView, Message, PublicEvent, MessageAck], ids=lambda shape: shape.__name__)
+def test_the_protocol_names_every_field_of_what_clients_get(shape: Any) -> None:
+    listed = [set(re.findall(r"\w+", group)) for group in re.findall(r"`([^`]*,[^`]*)`", PROTOCOL)]
+    fields = set(shape.__struct_fields__)
+    assert fields in listed
+
+
+# -- asyncapi.yaml ------------------------------------------------------------------------------------------
+
+
+def test_asyncapi_is_of_version_3_and_every_reference_is_there() -> None:
+    assert ASYNCAPI["asyncapi"] == "3.0.0"
+    assert set(ASYNCAPI) >= {"info", "servers", "channels", "operations", "components"}
+    for reference in references(ASYNCAPI):
+        assert found(reference) is not None
+    for schema in SCHEMAS.values():
+        jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema})
+
+
+def test_asyncapi_has_the_methods_of_the_socket() -> None:
+    asked = ASYNCAPI["operations"]["request"]["messages"]
+    assert tuple(reference["$ref"].rpartition("/")[2] for reference in asked) == websocket.KNOWN
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("ConnectRequest", websocket.ConnectRequest),
+        ("SendRequest", websocket.SendRequest),
+        ("HistoryRequest", websocket.HistoryRequest),
+        ("EventsRequest", websocket.EventsRequest),
+        ("PingRequest", websocket.PingRequest),
+        ("Connected", websocket.Connected),
+        ("Connected", StreamConnected),
+        ("MessageAck", MessageAck),
+        ("Message", Message),
+        ("PublicEvent", PublicEvent),
+    ],
+)
+def test_asyncapi_has_the_fields_of_the_code(name: str, shape: Any) -> None:
+    assert set(SCHEMAS[name]["properties"]) == set(shape.__struct_fields__)
+    if name.endswith("Request"):
+        required = {field.name for field in msgspec.structs.fields(shape) if field.required}
+        assert set(SCHEMAS[name].get("required", [])) == required
+        assert SCHEMAS[name]["additionalProperties"] is False
+
+
+def test_asyncapi_has_the_close_codes_and_event_types_of_the_code() -> None:
+    assert SCHEMAS["CloseCode"]["enum"] == [int(code) for code in CloseCode]
+    assert set(SCHEMAS["PublicEvent"]["properties"]["type"]["examples"]) == {
+        event.TOPIC for event in set(EVENTS) - {ConversationReserved}
+    }
+    closing = ASYNCAPI["components"]["messages"]["close"]["payload"]
+    assert set(closing["properties"]) == set(Closed.__struct_fields__)
