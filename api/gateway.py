@@ -243,11 +243,11 @@ class Gateway:
             return
         conversation_id = int(subjects.aggregate_id(signal.headers[subjects.NATS_SUBJECT]))
         version = event_version(signal.headers)
+        if conversation_id in self._rooms:
+            # The conversation itself puts its sessions out when it comes to such an event: now it will come.
+            self._rooms[conversation_id].live.expect(version)
         if joined:
             self._spawn(self._invite(user_id, conversation_id, after=version - 1))
-        elif conversation_id in self._rooms:
-            # The conversation itself puts its sessions out when it comes to that event; now it must come.
-            self._rooms[conversation_id].live.expect(version)
 
     async def _invite(self, user_id: str, conversation_id: int, *, after: int) -> None:
         """Attach a user's sessions to a conversation they were put into, unless they are out of it again."""

@@ -98,6 +98,7 @@ class LiveConversation:
             self._catching[session] = self._spawn(self._catch_up(session, place))
         elif place is not None:
             self._attached.add(session)
+        self.expect(self._known)  # what was learnt of while nobody was here
 
     def detach(self, session: Session) -> None:
         """See `api.sessions.Attachment.detach`."""

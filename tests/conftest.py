@@ -11,12 +11,24 @@ from secrets import token_hex
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+import pytest
 import pytest_asyncio
 
 from runtime.embedded.child import free_port
 from runtime.embedded.nats import NatsServer
 from runtime.embedded.servers import EmbeddedServers
 from tests.running import Running
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole-corpus", action="store_true", help="import all of the shared IRC logs, not two files")
+
+
+@pytest.fixture
+def whole_corpus(request: pytest.FixtureRequest) -> bool:
+    """Whether the long form of the import is asked for (minutes)."""
+    return bool(request.config.getoption("--whole-corpus"))
+
 
 NatsServerFactory = Callable[[], Awaitable[NatsServer]]
 

@@ -8,12 +8,12 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]  # no stubs among our dependencies
 from prometheus_client import REGISTRY
 
 import api.app
 import commands.writer  # noqa: F401  # registers its metrics
-from api import websocket
+from api import envelope, websocket
 from api.errors import STATUSES
 from api.schema import MessageAck
 from api.sessions import CloseCode
@@ -124,7 +124,9 @@ def test_the_protocol_names_every_path_command_code_and_event() -> None:
     assert ConversationReserved.TOPIC not in PROTOCOL
 
 
-@pytest.mark.parametrize("shape", [ConversationView, Message, PublicEvent, MessageAck], ids=lambda shape: shape.__name__)
+@pytest.mark.parametrize(
+    "shape", [ConversationView, Message, PublicEvent, MessageAck], ids=lambda shape: shape.__name__
+)
 def test_the_protocol_names_every_field_of_what_clients_get(shape: Any) -> None:
     listed = [set(re.findall(r"\w+", group)) for group in re.findall(r"`([^`]*,[^`]*)`", PROTOCOL)]
     fields = set(shape.__struct_fields__)
@@ -151,12 +153,12 @@ def test_asyncapi_has_the_methods_of_the_socket() -> None:
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
-        ("ConnectRequest", websocket.ConnectRequest),
-        ("SendRequest", websocket.SendRequest),
-        ("HistoryRequest", websocket.HistoryRequest),
-        ("EventsRequest", websocket.EventsRequest),
-        ("PingRequest", websocket.PingRequest),
-        ("Connected", websocket.Connected),
+        ("ConnectRequest", envelope.ConnectRequest),
+        ("SendRequest", envelope.SendRequest),
+        ("HistoryRequest", envelope.HistoryRequest),
+        ("EventsRequest", envelope.EventsRequest),
+        ("PingRequest", envelope.PingRequest),
+        ("Connected", envelope.Connected),
         ("Connected", StreamConnected),
         ("MessageAck", MessageAck),
         ("Message", Message),

@@ -119,6 +119,18 @@ async def test_a_removed_member_hears_nothing_when_its_removal_was_lost(open_wor
         _assert_whole(carol, conversation, removed, first=2)
 
 
+async def test_an_addition_that_was_lost_is_told_without_a_later_event(open_world: OpenWorld) -> None:
+    async with open_world() as world:
+        conversation = await world.create("bob")
+        bob, carol = await world.connect("bob"), await world.connect("carol")
+        added = await world.post(conversation) + 1
+        world.bus.loses = lambda signal: _is_live(signal) and event_version(signal.headers) == added
+        await world.change(conversation, add=["carol"])
+        for client in (bob, carol):
+            await client.until(_has(conversation, added))
+        assert carol.versions(conversation) == [added]
+
+
 async def test_lost_events_are_filled_in_order(open_world: OpenWorld) -> None:
     async with open_world() as world:
         conversation = await world.create("bob")

@@ -235,7 +235,11 @@ async def test_what_was_applied_is_told(log: MemoryLog, pool: AsyncConnectionPoo
     last = await chat(log, 2).append()
     told: list[tuple[int, int]] = []
     worker = ProjectionWorker(
-        log, pool, [MessagesProjection()], partition=0, on_applied=lambda count, sequence: told.append((count, sequence))
+        log,
+        pool,
+        [MessagesProjection()],
+        partition=0,
+        on_applied=lambda count, sequence: told.append((count, sequence)),
     )
     task = asyncio.create_task(worker.run())
     await applied([worker], last)

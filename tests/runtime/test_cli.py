@@ -107,7 +107,7 @@ def test_settings_lists_variables_defaults_and_current_values(tmp_path: Path) ->
     assert (port["default"], port["current"]) == ("8080", "9000")
     assert result.stderr == "riverrun: warning: RIVERRUN_PROT is not a setting; did you mean RIVERRUN_PORT?\n"
     table = riverrun("settings", cwd=tmp_path).stdout
-    assert "RIVERRUN_PROJECTION_BATCH_WAIT_MS" in table
+    assert "RIVERRUN_AGGREGATE_CACHE_BYTES" in table
 
 
 @pytest.mark.parametrize(
