@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.events import Event, MessagePosted
-from projections import tables
 from projections.projection import Connection, LoggedEvent
-from projections.staging import Staging
 from streams.public import to_public
 
 PREVIEW_CHARACTERS = 140  # about two lines of an inbox on a telephone
 
+# One statement and one round trip: a batch touches few conversations, so COPY would not pay for its own.
 _MERGE = """
-    INSERT INTO heads ({columns}) SELECT {columns} FROM {staged}
+    INSERT INTO heads (conversation_id, version, sequence, updated_at,
+        last_seq, last_message_id, last_sender_id, last_message_at, preview)
+    SELECT * FROM unnest(%b::int8[], %b::int8[], %b::int8[], %b::timestamptz[],
+        %b::int8[], %b::int8[], %b::text[], %b::timestamptz[], %b::text[])
     ON CONFLICT (conversation_id) DO UPDATE SET
         version = excluded.version, sequence = excluded.sequence, updated_at = excluded.updated_at,
         last_seq = greatest(excluded.last_seq, heads.last_seq),
@@ -37,10 +39,6 @@ class HeadsProjection:
 
     name = "heads"
 
-    def __init__(self) -> None:
-        self._heads = Staging(tables.heads)
-        self._merge = _MERGE.format(columns=self._heads.columns, staged=self._heads.name)
-
     async def apply(self, connection: Connection, batch: Sequence[LoggedEvent]) -> None:
         """See `Projection.apply`. Repeats are told by the version."""
         heads: dict[str, _Head] = {}
@@ -53,8 +51,8 @@ class HeadsProjection:
             if head is not None and isinstance(event, MessagePosted):
                 head.message = event
         if heads:
-            await self._heads.fill(connection, [_row(head) for head in heads.values()])
-            await connection.execute(self._merge)
+            columns = zip(*[_row(head) for head in heads.values()], strict=True)
+            await connection.execute(_MERGE, [list(column) for column in columns], prepare=True)
 
 
 def _row(head: _Head) -> tuple[object, ...]:

@@ -182,9 +182,7 @@ class Queries:
         rows = await self._page(_EVENTS, conversation_id, user_id, limit, after=after)
         return _events_page(conversation_id, rows, limit)
 
-    async def events_after(
-        self, conversation_id: int, *, after: int, limit: int, min_version: int = 0
-    ) -> EventsPage:
+    async def events_after(self, conversation_id: int, *, after: int, limit: int, min_version: int = 0) -> EventsPage:
         """As `events_page`, not authorised: for the gateway, which reads on behalf of all its sessions at once and
         lets the events say who is a member."""
         await self._reach(conversation_id, None, min_version)

@@ -14,7 +14,7 @@ import structlog
 from streams.ports import Consumer, Delivery, Log, LogError
 
 BATCH_MAX = 500  # events: beyond it a transaction gains little and holds up its readers
-PACE_S = 0.020  # between two batches that are not full: one event after a pause is handled at once
+PACE_S = 0.050  # between two batches that are not full: one event after a pause is handled at once
 IDLE_S = 1.0  # of silence, then the reader is asked whether it still stands where it stood
 PAUSE_FIRST_S = 0.05  # in an outage, doubling
 PAUSE_MAX_S = 2.0

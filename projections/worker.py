@@ -29,7 +29,8 @@ log_ = structlog.get_logger(__name__)
 # The read models may lose their last moments in a crash of Postgres, always together with the checkpoint that says
 # so, and are then filled again from the log: waiting for the disk would buy nothing.
 _MOVE = """
-    UPDATE checkpoints SET sequence = %s WHERE projection = %s AND partition = %s AND sequence = %s
+    UPDATE checkpoints SET sequence = %s FROM unnest(%s::text[], %s::int8[]) AS held (projection, sequence)
+    WHERE checkpoints.projection = held.projection AND checkpoints.sequence = held.sequence AND partition = %s
     RETURNING set_config('synchronous_commit', 'off', true)"""
 _OPEN = "INSERT INTO checkpoints (projection, partition, sequence) VALUES (%s, %s, 0) ON CONFLICT DO NOTHING"
 _READ = "SELECT sequence FROM checkpoints WHERE projection = %s AND partition = %s"
@@ -157,25 +158,24 @@ class ProjectionWorker:
 
     async def _apply(self, projections: Sequence[Projection], batch: Sequence[LoggedEvent], sequence: int) -> None:
         """Apply a batch to those of the projections that have not had it, and move their checkpoints, in one."""
-        moved: dict[str, int] = {}
+        behind = {p.name: self._checkpoints[p.name] for p in projections if self._checkpoints[p.name] < sequence}
         async with self._pool.connection(timeout=CONNECT_S) as connection, connection.transaction():
+            await self._move_checkpoints(connection, behind, sequence)
             for projection in projections:
-                checkpoint = self._checkpoints[projection.name]
-                if checkpoint < sequence:
-                    await self._move_checkpoint(connection, projection.name, checkpoint, sequence)
+                if (checkpoint := behind.get(projection.name)) is not None:
                     await projection.apply(connection, [logged for logged in batch if logged.sequence > checkpoint])
-                    moved[projection.name] = sequence
-        self._checkpoints |= moved
+        self._checkpoints |= dict.fromkeys(behind, sequence)
         self.events_total += len(batch)
         if self._progress is not None:
             self._progress.ring()
         if self._on_applied is not None:
             self._on_applied(len(batch), sequence)
 
-    async def _move_checkpoint(self, connection: Connection, name: str, before: int, sequence: int) -> None:
-        cursor = await connection.execute(_MOVE, (sequence, name, self.partition, before))
-        if cursor.rowcount != 1:
-            raise Interrupted("another worker moved the checkpoint")
+    async def _move_checkpoints(self, connection: Connection, behind: dict[str, int], sequence: int) -> None:
+        held = (list(behind), list(behind.values()))
+        cursor = await connection.execute(_MOVE, (sequence, *held, self.partition), prepare=True)
+        if cursor.rowcount != len(behind):
+            raise Interrupted("another worker moved a checkpoint")
 
 
 def _raise_if_outage(error: Exception) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from domain.conversations import RECEIPTS_MAX, ReceiptUnknown
+from domain.conversations import RECEIPTS_MAX, Conversation, ReceiptUnknown
 from domain.errors import Conflict, Forbidden, Invalid, NotFound
 from domain.ids import compose
 from domain.members import Kind
@@ -75,6 +75,14 @@ def test_a_message_that_cannot_be_is_refused(arguments: dict[str, Any], field: s
     with refused(Invalid, field):
         group.post("mia", **{"client_msg_id": "2", **arguments})
     assert group.then() == []
+
+
+def test_a_restored_conversation_knows_its_newest_message() -> None:
+    group = given(created(), posted(OWNER, "1"))
+    restored = Story(Conversation.restore(group.conversation.state()))
+    restored.post(OWNER, "2", reply_to=ID + 1)
+    with refused(Invalid, "reply_to"):
+        Story(Conversation.restore(group.conversation.state())).post(OWNER, "2", reply_to=ID + 2)
 
 
 # -- a message is posted once -------------------------------------------------------------------------------
