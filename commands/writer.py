@@ -185,6 +185,7 @@ class PartitionWriter:
         pending, _ = decision.group.outcomes.pop()
         del decision.group.records[before:]
         decision.dirty = True
+        pending.receipts.clear()
         self._queue.appendleft(pending)
 
     async def _append(self, group: Group) -> None:
@@ -216,6 +217,8 @@ class PartitionWriter:
             pending.settle(outcome)
 
     def _decide_again(self, group: Group) -> None:
+        for pending, _ in group.outcomes:
+            pending.receipts.clear()  # what was not there before another wrote may be there now
         self._queue.extendleft(pending for pending, _ in reversed(group.outcomes))
 
     async def _append_records(self, group: Group) -> int:

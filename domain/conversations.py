@@ -5,6 +5,7 @@ Decisions (`create`, `update`, `change_members`, `post_message`) either trigger 
 the receipts of the most recent messages and a filter of all client message ids older than those.
 """
 
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -31,6 +32,7 @@ from domain.messages import Receipt, check_client_msg_id, checked_mentions, cont
 from domain.seen import SeenFilter
 
 NAME_MAX = 200
+_UNNAMABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, lone surrogates, line and paragraph ends
 RECEIPTS_MAX = 512  # retries come seconds after their first try; older ones are looked up in the read model
 
 
@@ -359,8 +361,13 @@ class Conversation(BaseAggregate[str]):
 def _checked_name(name: str | None) -> str | None:
     if name is None:
         return None
-    if not 1 <= len(name) <= NAME_MAX or not name.isprintable() or name.isspace():
-        raise Invalid(f"a name has 1 to {NAME_MAX} printable characters", field="name")
+    # Not `isprintable`: that refuses the joiners of emoji and of Persian.
+    if (
+        not 1 <= len(name) <= NAME_MAX
+        or name.isspace()
+        or any(unicodedata.category(char) in _UNNAMABLE for char in name)
+    ):
+        raise Invalid(f"a name has 1 to {NAME_MAX} characters on one line, and no control characters", field="name")
     return name
 
 
