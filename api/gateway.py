@@ -99,7 +99,7 @@ class _User:
 
 
 @dataclass(slots=True, eq=False)
-class _Room:
+class _Feed:
     """A conversation that is listened to."""
 
     live: LiveConversation
@@ -126,8 +126,8 @@ class Gateway:
         self._flusher = Flusher()
         self._tail = Tail(log, queries)
         self._users: dict[str, _User] = {}
-        self._rooms: dict[int, _Room] = {}
-        self._idle: dict[int, float] = {}  # rooms without a session, since when, oldest first
+        self._feeds: dict[int, _Feed] = {}
+        self._idle: dict[int, float] = {}  # feeds without a session, since when, oldest first
         self._sessions: dict[Session, None] = {}
         self._unsettled: set[int] = set()
         self._settling: asyncio.Task[None] | None = None
@@ -185,9 +185,9 @@ class Gateway:
         positions = await self._tail.caught_up()
         missing = []
         for membership in await self._queries.memberships(session.user_id):
-            room = self._rooms.get(membership.conversation_id)
-            if room is not None and room.listening.stands:
-                self._attach(session, room, membership.version)
+            feed = self._feeds.get(membership.conversation_id)
+            if feed is not None and feed.listening.stands:
+                self._attach(session, feed, membership.version)
             else:
                 missing.append(self._enter(session, membership.conversation_id, membership.version))
         await asyncio.gather(*missing)
@@ -196,38 +196,38 @@ class Gateway:
     async def _enter(self, session: Session, conversation_id: int, after: int) -> None:
         if session.closed:
             return
-        room = self._rooms.get(conversation_id) or self._open_room(conversation_id)
-        await room.listening.ready()
-        self._attach(session, room, after)
+        feed = self._feeds.get(conversation_id) or self._open_feed(conversation_id)
+        await feed.listening.ready()
+        self._attach(session, feed, after)
 
-    def _attach(self, session: Session, room: _Room, after: int) -> None:
-        self._idle.pop(room.live.id, None)
-        room.live.attach(session, after)
-        if room.live.idle:
-            self._on_idle(room.live)
+    def _attach(self, session: Session, feed: _Feed, after: int) -> None:
+        self._idle.pop(feed.live.id, None)
+        feed.live.attach(session, after)
+        if feed.live.idle:
+            self._on_idle(feed.live)
 
     # -- listening ------------------------------------------------------------------------------------------
 
-    def _open_room(self, conversation_id: int) -> _Room:
+    def _open_feed(self, conversation_id: int) -> _Feed:
         live = LiveConversation(conversation_id, self._queries, spawn=self._spawn, on_idle=self._on_idle)
         listening = self._listen(subjects.live_conversation(str(conversation_id)), live.hear)
-        room = self._rooms[conversation_id] = _Room(live, listening)
+        feed = self._feeds[conversation_id] = _Feed(live, listening)
         self._idle[conversation_id] = self._loop.time()
         CONVERSATIONS.inc()
-        listening.opening.add_done_callback(lambda _: self._on_opened(room))
-        return room
+        listening.opening.add_done_callback(lambda _: self._on_opened(feed))
+        return feed
 
-    def _on_opened(self, room: _Room) -> None:
-        if not room.listening.stands:
-            self._close_room(room)
+    def _on_opened(self, feed: _Feed) -> None:
+        if not feed.listening.stands:
+            self._close_feed(feed)
         elif not self._draining:
-            self._settle([room.live.id])
+            self._settle([feed.live.id])
 
-    def _close_room(self, room: _Room) -> None:
-        del self._rooms[room.live.id]
-        self._idle.pop(room.live.id, None)
+    def _close_feed(self, feed: _Feed) -> None:
+        del self._feeds[feed.live.id]
+        self._idle.pop(feed.live.id, None)
         CONVERSATIONS.dec()
-        self._spawn(room.listening.close())
+        self._spawn(feed.listening.close())
 
     def _listen(self, subject: str, callback: Callable[[Signal], None]) -> _Listening:
         async def subscribe() -> Subscription:
@@ -243,9 +243,9 @@ class Gateway:
             return
         conversation_id = int(subjects.aggregate_id(signal.headers[subjects.NATS_SUBJECT]))
         version = event_version(signal.headers)
-        if conversation_id in self._rooms:
+        if conversation_id in self._feeds:
             # The conversation itself puts its sessions out when it comes to such an event: now it will come.
-            self._rooms[conversation_id].live.expect(version)
+            self._feeds[conversation_id].live.expect(version)
         if joined:
             self._spawn(self._invite(user_id, conversation_id, after=version - 1))
 
@@ -287,8 +287,8 @@ class Gateway:
                     await asyncio.sleep(SETTLE_RETRY_S)
                     continue
                 for conversation_id, version in versions.items():
-                    if conversation_id in self._rooms:
-                        self._rooms[conversation_id].live.expect(version)
+                    if conversation_id in self._feeds:
+                        self._feeds[conversation_id].live.expect(version)
         finally:
             self._settling = None
 
@@ -306,13 +306,13 @@ class Gateway:
             self._spawn(user.listening.close())
 
     def _on_idle(self, live: LiveConversation) -> None:
-        if live.id in self._rooms:
+        if live.id in self._feeds:
             self._idle[live.id] = self._loop.time()
 
     def _on_loss(self, reason: str) -> None:
         """Nobody knows what was missed: sessions are told, and conversations look for it."""
         log_.warning("push may have lost events; sessions are to resume", reason=reason, sessions=len(self._sessions))
-        self._settle(self._rooms)
+        self._settle(self._feeds)
         self._spawn(self._close_all(CloseCode.POSITION_LOST, "events may have been missed", LOSS_SPREAD_S))
 
     async def drain(self, over_s: float) -> None:
@@ -351,12 +351,12 @@ class Gateway:
             conversation_id = next(iter(self._idle))
             if self._idle[conversation_id] > before_s:
                 return
-            self._close_room(self._rooms[conversation_id])
+            self._close_feed(self._feeds[conversation_id])
 
     async def _stop(self) -> None:
         await self.drain(0)
-        for room in list(self._rooms.values()):
-            self._close_room(room)
+        for feed in list(self._feeds.values()):
+            self._close_feed(feed)
         if self._settling is not None:
             self._settling.cancel()
         await self._tail.close()

@@ -2,6 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -10,17 +13,22 @@ from psycopg_pool import AsyncConnectionPool
 
 from benchmarks.deployment import Deployment
 from benchmarks.report import Figure, Pace
+from domain.conversations import Conversation
+from domain.events import Event
+from domain.ids import IdSequence
 from migrations.postgres.apply import upgrade
 from projections import tables
 from projections.messages import MessagesProjection
 from projections.progress import Progress
 from projections.worker import ProjectionWorker
-from streams import subjects
+from streams import codec, subjects
 from streams.jetstream import JetStream
-from streams.ports import Log
+from streams.ports import BATCH_MAX, Log
 
 DATABASE = "riverrun_bench_replay"
 LEAST = 0.25
+EVENTS = 60_000
+EVENTS_QUICK = 20_000
 
 
 class Replay(MessagesProjection):
@@ -30,8 +38,8 @@ class Replay(MessagesProjection):
 
 
 def run(deployment: Deployment, pace: Pace) -> Figure:
-    """Everything the log holds at the start, once; the floor copies the rows that came of it."""
-    del pace  # as long as the log is
+    """Tens of thousands of events, replayed once; the floor copies the rows that came of them."""
+    uvloop.run(_filled(deployment.nats_url, EVENTS if pace.seconds >= 5 else EVENTS_QUICK))
     url = urlunsplit(urlsplit(deployment.postgres_url)._replace(path=f"/{DATABASE}"))
     with psycopg.connect(deployment.postgres_url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {DATABASE}")
@@ -52,6 +60,42 @@ def run(deployment: Deployment, pace: Pace) -> Figure:
         notes=f"{events:,} events, {rows:,} rows in {replay_s:.1f} s; the floor copies these rows, already built, into "
         f"two tables of the same shape in {copy_s:.1f} s. The live server runs beside both",
     )
+
+
+async def _filled(nats_url: str, least: int) -> None:
+    """Append a conversation's messages until the log holds `least` events, as a writer would.
+
+    The server's own writer finds its expectation failed at its next append, and reads the tail: the fence at work.
+    """
+    stream = subjects.stream(subjects.CONV, 0)
+    jetstream = await JetStream.connect(nats_url, name="riverrun-bench")
+    try:
+        last = await jetstream.log.last_sequence(stream)
+        if last >= least:
+            return
+        now = datetime.now(UTC)
+        ids = IdSequence(int(now.timestamp() * 1000) + 1000)
+        conversation = Conversation.create(
+            ids.next(0, 0), actor_id="filler", kind="group", members=["other"], name=None, settings={}, now=now
+        )
+        subject = subjects.aggregate(subjects.CONV, 0, conversation.id)
+        while last < least:
+            for _ in range(BATCH_MAX - 1):
+                conversation.post_message(
+                    actor_id="filler",
+                    client_msg_id=f"m{conversation.version}",
+                    text="words " * 16,
+                    reply_to=None,
+                    mentions=[],
+                    new_id=lambda: ids.next(0, 0),
+                    now=now,
+                    was_looked_up=True,
+                )
+            events = cast("Sequence[Event]", conversation.collect_events())
+            records = [codec.encode(event, subject, codec.Metadata()) for event in events]
+            last = await jetstream.log.append(stream, records, expected_last_sequence=last)
+    finally:
+        await jetstream.close()
 
 
 async def _replayed(nats_url: str, postgres_url: str) -> tuple[int, float]:
