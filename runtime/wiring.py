@@ -5,7 +5,6 @@ Only this module knows which implementation stands behind a port.
 """
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,6 +29,7 @@ from projections.messages import MessagesProjection
 from projections.progress import Progress
 from projections.queries import Queries
 from projections.worker import ProjectionWorker
+from runtime.collector import spare_the_collector
 from runtime.doors import open_doors
 from runtime.embedded.clickhouse import ClickHouse
 from runtime.services import Services
@@ -108,7 +108,7 @@ async def run(
                 )
             )
         ready(url)
-        _spare_the_collector()
+        spare_the_collector()
         await services.watch(stop)
 
 
@@ -216,14 +216,6 @@ def _readiness(process: Process, node: WriterNode | None) -> dict[str, Callable[
     if process.clickhouse is not None:
         checks["clickhouse"] = process.clickhouse.ready
     return checks
-
-
-def _spare_the_collector() -> None:
-    """What is loaded by now lives as long as the process: the collector need not look at it again and again.
-    Our own objects form few cycles, so it may also come more rarely (measured: 11 % of the time of a busy writer)."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def _clock_ms() -> int:
