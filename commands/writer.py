@@ -173,6 +173,7 @@ class PartitionWriter:
             self._park(lane, pending, self._look_up(pending, unknown))
         except Exception as defect:
             log_.exception("command failed", command=type(pending.command).__name__, partition=self._partition)
+            del decision.group.records[before:]  # all of a command or nothing
             decision.dirty = True
             pending.settle(defect)
         if before and len(decision.group.records) > BATCH_MAX:
@@ -249,10 +250,17 @@ class PartitionWriter:
                 await asyncio.sleep(RETRY_S)
 
     async def _is_ours(self, expected: int, append_id: str) -> bool:
-        """Whether the record right after `expected` is the first of this append. An append is all or nothing."""
-        async for delivery in self._log.read(self.stream, after_sequence=expected, up_to_sequence=expected + 1):
-            return delivery.headers.get(subjects.APPEND) == append_id
-        raise LogUnavailable("the tail of the log could not be read")
+        """Whether the record right after `expected` is the first of this append. An append is all or nothing.
+
+        Raises:
+            AppendUnknown: it cannot be read now.
+        """
+        try:
+            async for delivery in self._log.read(self.stream, after_sequence=expected, up_to_sequence=expected + 1):
+                return delivery.headers.get(subjects.APPEND) == append_id
+        except LogUnavailable as error:
+            raise AppendUnknown(f"the tail of the log could not be read: {error}") from error
+        raise AppendUnknown("the tail of the log could not be read yet")
 
     def _committed(self, group: Group, first: int) -> None:
         self._metrics.events.inc(len(group.records))

@@ -15,7 +15,7 @@ from domain.errors import Unavailable
 from domain.events import Event, MessagePosted
 from domain.messages import Receipt, content_digest
 from streams import codec, subjects
-from streams.ports import Log, LogError, Record
+from streams.ports import Delivery, Log, LogError, Record
 
 STREAM = subjects.stream(subjects.CONV, 0)
 
@@ -26,6 +26,7 @@ class FaultyLog:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._fault: tuple[LogError, bool] | None = None
+        self._read_fault: LogError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
@@ -33,6 +34,17 @@ class FaultyLog:
     def fail_next_append(self, error: LogError, *, landed: bool) -> None:
         """The next append raises `error`, after (`landed`) or instead of storing anything."""
         self._fault = (error, landed)
+
+    def fail_next_read(self, error: LogError) -> None:
+        """The next reading raises `error` before it gives anything."""
+        self._read_fault = error
+
+    async def read(self, stream: str, **arguments: Any) -> AsyncIterator[Delivery]:
+        fault, self._read_fault = self._read_fault, None
+        if fault is not None:
+            raise fault
+        async for delivery in self._log.read(stream, **arguments):
+            yield delivery
 
     async def append(self, stream: str, records: Sequence[Record], *, expected_last_sequence: int) -> int:
         fault, self._fault = self._fault, None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -9,9 +10,11 @@ from commands.conversations import ChangeMembers, ConversationResult, CreateConv
 from commands.messages import MessageResult
 from domain.conversations import RECEIPTS_MAX
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from domain.events import Event
+from streams import codec
 from streams.jetstream import JetStream
 from streams.memory import MemoryLog
-from streams.ports import AppendUnknown, LogUnavailable
+from streams.ports import AppendUnknown, LogUnavailable, Record
 from streams.topology import Topology
 from tests.commands.harness import (
     STREAM,
@@ -172,6 +175,48 @@ async def test_an_unknown_outcome_is_found_out_before_the_ack(log: FaultyLog, la
         acks = await asyncio.gather(*(writer.submit(message(conversation, f"m{i}")) for i in range(5)))
     assert [(ack.seq, ack.duplicate) for ack in acks if isinstance(ack, MessageResult)] == [
         (i, False) for i in range(1, 6)
+    ]
+    await assert_whole(log, conversation)
+
+
+async def test_an_outcome_that_cannot_be_found_out_is_not_acked_and_the_retry_is_one_message(log: FaultyLog) -> None:
+    async with writing(log) as writer:
+        conversation = await create(writer, "bob")
+        log.fail_next_append(AppendUnknown("no answer"), landed=True)
+        log.fail_next_read(LogUnavailable("the tail cannot be read"))
+        with pytest.raises(Unavailable):
+            await post(writer, conversation, "m1")
+        again = await post(writer, conversation, "m1")
+    assert (again.seq, again.duplicate) == (1, True)
+    await assert_whole(log, conversation)
+
+
+async def test_a_command_that_fails_midway_leaves_nothing_of_itself(
+    log: FaultyLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = codec.encode
+
+    def encode_but_not_dave(event: Event, *arguments: Any, **named: Any) -> Record:
+        if getattr(event, "user_id", "") == "dave":
+            raise RuntimeError("a defect")
+        return encode(event, *arguments, **named)
+
+    async with writing(log) as writer:
+        conversation = await create(writer, "bob")
+        monkeypatch.setattr("streams.codec.encode", encode_but_not_dave)
+        add = ChangeMembers(actor_id="alice", conversation_id=conversation, add=["carol", "dave"])
+        sends = [
+            writer.submit(message(conversation, "m1")),
+            writer.submit(add),
+            writer.submit(message(conversation, "m2")),
+        ]
+        first, failed, second = await asyncio.gather(*sends, return_exceptions=True)
+    assert isinstance(failed, RuntimeError)
+    assert [ack.seq for ack in (first, second) if isinstance(ack, MessageResult)] == [1, 2]
+    assert [event.TOPIC for event in await events_of(log, str(conversation))] == [
+        "conversation.created",
+        "message.posted",
+        "message.posted",
     ]
     await assert_whole(log, conversation)
 
