@@ -95,7 +95,17 @@ class ProjectionWorker:
                     self._checkpoints[name] = row[0]
         except psycopg.Error as error:
             raise Interrupted(f"the checkpoints could not be read: {error}") from error
+        await self._check_same_log()
         return self.applied_sequence
+
+    async def _check_same_log(self) -> None:
+        """A checkpoint past the log's end is of another log: going on from it would leave a hole for ever."""
+        end, applied = await self._log.last_sequence(self.stream), max(self._checkpoints.values())
+        if applied > end:
+            raise Interrupted(
+                f"the read models have applied {applied} events of {self.stream}, which has {end}: this database is of "
+                "another log, or the log was put back from an older copy; give it an empty database"
+            )
 
     async def handle(self, deliveries: Sequence[Delivery]) -> int:
         """Apply deliveries; one that a projection cannot apply goes to `DEAD`, and the others on without it."""

@@ -5,7 +5,7 @@ chDB (400 MB, a second to open) is off, except for tests that open one themselve
 
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
 from urllib.parse import urlsplit, urlunsplit
@@ -57,15 +57,22 @@ async def running() -> AsyncIterator[Running]:
             assert await riverrun.stop() == 0
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def postgres_url(servers: EmbeddedServers) -> AsyncIterator[str]:
-    """An empty database, one a test module."""
+@asynccontextmanager
+async def fresh_database(servers: EmbeddedServers) -> AsyncIterator[str]:
+    """An empty database, by its URL."""
     name = f"test_{token_hex(6)}"
     async with await psycopg.AsyncConnection.connect(servers.postgres_url, autocommit=True) as connection:
         await connection.execute(f"CREATE DATABASE {name}")
     yield urlunsplit(urlsplit(servers.postgres_url)._replace(path=f"/{name}"))
     async with await psycopg.AsyncConnection.connect(servers.postgres_url, autocommit=True) as connection:
         await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def postgres_url(servers: EmbeddedServers) -> AsyncIterator[str]:
+    """An empty database, one a test module."""
+    async with fresh_database(servers) as url:
+        yield url
 
 
 @pytest_asyncio.fixture(loop_scope="session")

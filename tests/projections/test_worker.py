@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
+import pytest
 from psycopg_pool import AsyncConnectionPool
 
 from projections.conversations import ConversationsProjection
@@ -12,6 +13,7 @@ from projections.heads import HeadsProjection
 from projections.messages import MessagesProjection
 from projections.progress import Progress
 from projections.projection import Connection, LoggedEvent
+from projections.reader import Interrupted
 from projections.worker import ProjectionWorker
 from streams import subjects
 from streams.memory import MemoryLog
@@ -294,3 +296,17 @@ async def test_a_projection_that_is_behind_the_others_catches_up_with_them(
         await asyncio.gather(task, return_exceptions=True)
     assert await rows(pool, SEQS) == [(seq,) for seq in range(1, 7)]
     assert await rows(pool, CHECKPOINTS) == [("heads", last), ("messages", last)]
+
+
+async def test_a_database_of_another_log_is_not_continued(
+    log: MemoryLog, pool: AsyncConnectionPool, progress: Progress, project: Project
+) -> None:
+    last = await chat(log, 9).append()
+    async with project([HeadsProjection()]) as workers:
+        await applied(workers, last)
+    other = MemoryLog()
+    await other.ensure(Topology())
+    await chat(other, 3).append()
+    worker = ProjectionWorker(other, pool, [HeadsProjection()], partition=0, progress=progress)
+    with pytest.raises(Interrupted, match="another log"):
+        await worker.position()
