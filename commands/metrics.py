@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 _EVENTS = Counter("riverrun_writer_events_total", "Events appended", ["stream"])
+_SEQUENCE = Gauge("riverrun_writer_sequence", "The stream's last sequence, as of this writer's last append", ["stream"])
 _GROUP_SIZE = Histogram(
     "riverrun_writer_group_size",
     "Events in one append (group commit)",
@@ -26,6 +27,7 @@ class WriterMetrics:
 
     def __init__(self, stream: str) -> None:
         self.events = _EVENTS.labels(stream)
+        self.sequence = _SEQUENCE.labels(stream)
         self.group_size = _GROUP_SIZE.labels(stream)
         self.append_seconds = _APPEND_SECONDS.labels(stream)
         self.conflicts = _CONFLICTS.labels(stream)

@@ -106,14 +106,6 @@ class PartitionWriter:
         finally:
             await self._stop()
 
-    async def ready(self) -> None:
-        """Wait until the log's end is known, so that the first command need not.
-
-        Raises:
-            LogUnavailable: the log does not answer.
-        """
-        await self._find_end()
-
     async def _stop(self) -> None:
         for task in self._background:
             task.cancel()
@@ -213,6 +205,7 @@ class PartitionWriter:
                 return
             first = last - len(group.records) + 1
             self._expected = last
+            self._metrics.sequence.set(last)
             self._committed(group, first)
         for pending, outcome in group.outcomes:
             pending.settle(outcome)

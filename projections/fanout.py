@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from domain.events import ConversationCreated, Event, MemberAdded, MemberRemoved
+from projections import metrics
 from projections.reader import follow
 from streams import subjects
 from streams.codec import decode
@@ -26,14 +27,10 @@ class FanoutWorker:
     """Publishes one partition's membership events to the users they concern while `run` runs.
 
     Delivery is at most once to whoever listens, in log order a user; after an outage events may repeat.
-
-    Attributes:
-        published_total: signals published.
     """
 
     def __init__(self, log: Log, bus: Bus, *, family: str = subjects.CONV, partition: int) -> None:
         self.stream = subjects.stream(family, partition)
-        self.published_total = 0
         self._log = log
         self._bus = bus
         self._position: int | None = None
@@ -73,7 +70,7 @@ class FanoutWorker:
             return
         for user_id in _concerned(event):
             await self._bus.publish(subjects.live_user(user_id), delivery.data, headers)
-            self.published_total += 1
+            metrics.FANNED_OUT.labels(self.stream).inc()
 
 
 def _concerned(event: Event) -> Iterable[str]:

@@ -8,12 +8,13 @@ A checkpoint is the truth about what is applied. It is moved on the condition th
 it, so of two workers that both think they own a partition one applies each event and the other notices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import psycopg
 import structlog
 from psycopg_pool import AsyncConnectionPool
 
+from projections import metrics
 from projections.progress import Progress
 from projections.projection import Connection, LoggedEvent, Projection
 from projections.reader import Interrupted, follow
@@ -43,7 +44,6 @@ class ProjectionWorker:
         pool: open, or opened later by its maker; one connection is held during a transaction only.
         projections: what shares this reading; a projection that is behind the others catches up first.
         progress: rung after every commit.
-        on_applied: hears the number of events and the new position after every commit (metrics).
 
     Attributes:
         events_total: events applied by this worker.
@@ -59,7 +59,6 @@ class ProjectionWorker:
         family: str = subjects.CONV,
         partition: int,
         progress: Progress | None = None,
-        on_applied: Callable[[int, int], None] | None = None,
     ) -> None:
         self.events_total = 0
         self.dead_total = 0
@@ -71,7 +70,6 @@ class ProjectionWorker:
         self._log = log
         self._pool = pool
         self._progress = progress
-        self._on_applied = on_applied
 
     @property
     def applied_sequence(self) -> int:
@@ -165,6 +163,7 @@ class ProjectionWorker:
         except psycopg.Error as failure:
             raise Interrupted(str(failure)) from failure
         self.dead_total += 1
+        metrics.DEAD.labels(projection.name).inc()
 
     async def _apply(self, projections: Sequence[Projection], batch: Sequence[LoggedEvent], sequence: int) -> None:
         """Apply a batch to those of the projections that have not had it, and move their checkpoints, in one."""
@@ -178,8 +177,8 @@ class ProjectionWorker:
         self.events_total += len(batch)
         if self._progress is not None:
             self._progress.ring()
-        if self._on_applied is not None:
-            self._on_applied(len(batch), sequence)
+        metrics.APPLIED.labels(self.stream).inc(len(batch))
+        metrics.POSITION.labels(self.stream).set(self.applied_sequence)
 
     async def _move_checkpoints(self, connection: Connection, behind: dict[str, int], sequence: int) -> None:
         held = (list(behind), list(behind.values()))

@@ -11,7 +11,6 @@ from streams.memory.bus import MemoryBus
 from streams.ports import (
     BATCH_MAX,
     Delivery,
-    LogError,
     LogUnavailable,
     Record,
     RecordTooLarge,
@@ -79,15 +78,6 @@ class MemoryLog:
         self._partitions: int | None = None
         self._streams: dict[str, _Stream] = {}
         self._places: dict[str, int] = {}
-        self._failures: list[tuple[LogError, bool]] = []
-
-    def fail_next_append(self, error: LogError, *, landed: bool) -> None:
-        """For tests: the next append raises `error`, after storing its records (`landed`) or without.
-
-        Called again before that, it lines up a failure for the append after. An append whose expectation is
-        wrong fails with WrongSequence as always and uses none up.
-        """
-        self._failures.append((error, landed))
 
     async def ensure(self, topology: Topology) -> None:
         """See `streams.ports.Log.ensure`."""
@@ -109,11 +99,7 @@ class MemoryLog:
         await asyncio.sleep(0)  # as over a network: others run before the outcome is known
         if target.last_sequence != expected_last_sequence:
             raise WrongSequence(f"wrong last sequence: {target.last_sequence}")
-        error, landed = self._failures.pop(0) if self._failures else (None, True)
-        if landed:
-            await self._store(target, records)
-        if error is not None:
-            raise error
+        await self._store(target, records)
         return expected_last_sequence + len(records)
 
     async def last_sequence(self, stream: str) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 from psycopg_pool import AsyncConnectionPool
 
 from projections.conversations import ConversationsProjection
@@ -233,22 +234,14 @@ async def test_a_worker_waits_for_the_log(pool: AsyncConnectionPool, progress: P
     assert log.failures == 0
 
 
-async def test_what_was_applied_is_told(log: MemoryLog, pool: AsyncConnectionPool) -> None:
+async def test_what_was_applied_is_counted(log: MemoryLog, pool: AsyncConnectionPool, project: Project) -> None:
+    labels = {"stream": STREAM}
+    before = REGISTRY.get_sample_value("riverrun_projection_events_total", labels) or 0
     last = await chat(log, 2).append()
-    told: list[tuple[int, int]] = []
-    worker = ProjectionWorker(
-        log,
-        pool,
-        [MessagesProjection()],
-        partition=0,
-        on_applied=lambda count, sequence: told.append((count, sequence)),
-    )
-    task = asyncio.create_task(worker.run())
-    await applied([worker], last)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert sum(count for count, _ in told) == last
-    assert told[-1][1] == last
+    async with project([MessagesProjection()]) as workers:
+        await applied(workers, last)
+    assert REGISTRY.get_sample_value("riverrun_projection_events_total", labels) == before + last
+    assert REGISTRY.get_sample_value("riverrun_projection_sequence", labels) == last
 
 
 class CannotApplyTheThird(MessagesProjection):
