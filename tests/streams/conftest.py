@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -32,21 +34,32 @@ async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.fixture(scope="session")
+def nats_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the shared server keeps its streams."""
+    return tmp_path_factory.mktemp("streams")
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def shared_nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsServer]:
-    folder = tmp_path_factory.mktemp("streams")
-    server = NatsServer(folder / "nats", folder / "nats.log", free_port(), free_port())
+async def shared_nats(nats_folder: Path) -> AsyncIterator[NatsServer]:
+    server = NatsServer(nats_folder / "nats", nats_folder / "nats.log", free_port(), free_port())
     await server.child.start()
     yield server
     await server.child.stop()
 
 
+def _is_gone(folder: Path, stream: str) -> bool:
+    return not list(folder.glob(f"nats/store/jetstream/*/streams/{stream}"))
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def nats(shared_nats: NatsServer) -> NatsServer:
+async def nats(shared_nats: NatsServer, nats_folder: Path) -> NatsServer:
     """The shared server, without a stream."""
     connection = await Connection.open(shared_nats.url, name="sweeper", timeout_s=5)
     for name in (await call(connection, "STREAM.NAMES"))["streams"] or []:
         await call(connection, f"STREAM.DELETE.{name}")
+        # The server answers before the files are gone, and could not make a stream of this name among them (10049).
+        await until(partial(_is_gone, nats_folder, name))
     await connection.close()
     return shared_nats
 
