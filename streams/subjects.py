@@ -35,7 +35,6 @@ NATS_STREAM: Final = "Nats-Stream"
 NATS_SEQUENCE: Final = "Nats-Sequence"
 NATS_SUBJECT: Final = "Nats-Subject"
 
-LIVE_CONV_ALL: Final = "live.conv.>"
 _USER_SAFE = str.maketrans({".": "%2E", "*": "%2A", ">": "%3E", "%": "%25", " ": "%20"})
 
 
@@ -57,11 +56,6 @@ def aggregate(family: str, partition: int, aggregate_id: str) -> str:
 def aggregate_id(subject: str) -> str:
     """The aggregate a stored subject belongs to."""
     return subject.split(".", 2)[2]
-
-
-def is_conversation(subject: str) -> bool:
-    """Whether a stored subject is a conversation's, not a reservation's."""
-    return subject.count(".") == 2
 
 
 def live_conversation(conversation_id: str) -> str:
