@@ -5,6 +5,7 @@ DomainError
 ├── Forbidden     known, but not allowed to this actor
 ├── NotFound      does not exist, or the actor may not know that it does
 ├── Conflict      contradicts what was decided before
+├── Revoked       the device was revoked; only a newer token lets it in again
 └── Unavailable   could not be decided now; nothing was acked; may be sent again
 """
 
@@ -44,6 +45,10 @@ class Conflict(DomainError):
     code = "conflict"
 
 
+class Revoked(DomainError):
+    code = "revoked"
+
+
 class Unavailable(DomainError):
     """Nothing was acked. The same `client_msg_id` may be sent again, whatever happened to the first."""
 
@@ -52,5 +57,5 @@ class Unavailable(DomainError):
 
 
 BY_CODE: dict[str, type[DomainError]] = {
-    error.code: error for error in (Invalid, Forbidden, NotFound, Conflict, Unavailable)
+    error.code: error for error in (Invalid, Forbidden, NotFound, Conflict, Revoked, Unavailable)
 }

@@ -19,6 +19,7 @@ COUNTER_BITS = 12
 SLOTS = 1 << SLOT_BITS
 COUNTERS = 1 << COUNTER_BITS
 ID_MAX = (1 << 63) - 1  # fits a signed 64-bit column
+PAIR = "pair."  # begins the keys of pairs
 
 USER_ID_MAX = 64
 _USER_ID = re.compile(r"[A-Za-z0-9_.:@|^\[\]{}\\`~-]{1,64}")
@@ -94,6 +95,12 @@ def direct_key(user_a: str, user_b: str) -> ReservationKey:
     return ReservationKey(f"dm.{digest.hex()}", int.from_bytes(digest[:8], "big") % SLOTS)
 
 
+def pair_key(user_a: str, user_b: str) -> ReservationKey:
+    """The key of what stands between two users (who blocked whom): in the slot of their direct conversation."""
+    direct = direct_key(user_a, user_b)
+    return ReservationKey(PAIR + direct.value.removeprefix("dm."), direct.slot)
+
+
 def creation_key(creator_id: str, client_conversation_id: str) -> ReservationKey:
     """The key that makes a creation repeatable: the same creator and the same client id, the same conversation."""
     digest = _stable_hash("creation", creator_id, client_conversation_id)
@@ -112,11 +119,16 @@ class IdSequence:
     newest_ms: int = EPOCH_MS
     _counters: dict[int, int] = field(default_factory=dict)
 
-    def next(self, slot: int, now_ms: int) -> int:
-        """The next id of a slot, at `now_ms` or later."""
+    def advance(self, now_ms: int) -> int:
+        """The time to decide at: `now_ms`, or the newest one that was decided at if that is later."""
         if now_ms > self.newest_ms:
             self.newest_ms = now_ms
             self._counters.clear()
+        return self.newest_ms
+
+    def next(self, slot: int, now_ms: int) -> int:
+        """The next id of a slot, at `now_ms` or later."""
+        self.advance(now_ms)
         counter = self._counters.get(slot, 0)
         if counter == COUNTERS:
             self.newest_ms += 1

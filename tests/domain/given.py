@@ -85,7 +85,8 @@ def removed(user_id: str) -> Fact:
 
 def stored_and_read(event: Event) -> Event:
     """The event as it comes back from the log: encoded to a record, and decoded."""
-    subject = subjects.aggregate(subjects.CONV, 0, event.originator_id)
+    of_user = isinstance(event, (*events.OF_USERS, events.UserCreated))
+    subject = subjects.aggregate(subjects.USER if of_user else subjects.CONV, 0, event.originator_id)
     record = codec.encode(event, subject, Metadata())
     return codec.decode_parts(record.subject, record.headers, record.data)
 
@@ -124,6 +125,7 @@ class Story:
         *,
         reply_to: int | None = None,
         mentions: Sequence[str] = (),
+        blocked: bool = False,
         looked_up: Receipt | None = None,
         was_looked_up: bool = False,
     ) -> tuple[Receipt, bool]:
@@ -137,6 +139,7 @@ class Story:
             mentions=list(mentions),
             new_id=lambda: self._ids.next(slot_of(int(self.conversation.id)), round(now.timestamp() * 1000)),
             now=now,
+            blocked=blocked,
             looked_up=looked_up,
             was_looked_up=was_looked_up,
         )

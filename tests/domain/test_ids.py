@@ -94,6 +94,7 @@ def test_placement_never_changes() -> None:
     # These values place streams of deployments that exist: a change of them loses data.
     assert [ids.user_slot(user) for user in ("alice", "bob")] == [9, 315]
     assert ids.direct_key("alice", "bob") == ids.ReservationKey("dm.df957e90ff7460aadb31e8dd7edf9f04", 170)
+    assert ids.pair_key("bob", "alice") == ids.ReservationKey("pair.df957e90ff7460aadb31e8dd7edf9f04", 170)
     assert ids.creation_key("alice", "irc:ubuntu") == ids.ReservationKey("new.950ab522a83721cfc19dea04f8326b3f", 463)
 
 
@@ -112,3 +113,10 @@ def test_different_pairs_and_different_creators_have_different_keys(user_a: str,
     if user_a != user_b:
         assert ids.creation_key(user_a, user_c) != ids.creation_key(user_b, user_c)
     assert ids.creation_key(user_a, user_b).value.startswith("new.")
+
+
+def test_time_goes_on_from_the_newest_one_that_was_decided_at() -> None:
+    sequence = IdSequence(newest_ms=ids.EPOCH_MS + 10)
+    assert sequence.advance(ids.EPOCH_MS) == ids.EPOCH_MS + 10
+    assert sequence.advance(ids.EPOCH_MS + 20) == ids.EPOCH_MS + 20
+    assert ids.time_ms_of(sequence.next(0, ids.EPOCH_MS + 15)) == ids.EPOCH_MS + 20

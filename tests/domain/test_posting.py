@@ -55,6 +55,18 @@ def test_kind_and_settings_say_who_may_post(kind: Kind, settings: dict[str, str]
             conversation.post(sender, "1")
 
 
+def test_a_blocked_pair_posts_nothing_new_but_what_was_acked_stays_acked() -> None:
+    direct = given(created("direct", members=["mia"]), posted("mia", "1"))
+    receipt, duplicate = direct.post("mia", "1", blocked=True)
+    assert (receipt.seq, duplicate) == (1, True)
+    for sender in ("mia", OWNER):
+        with refused(Forbidden):
+            direct.post(sender, "2", blocked=True)
+    with refused(NotFound):
+        direct.post("stranger", "2", blocked=True)
+    assert direct.then() == []
+
+
 def test_a_stranger_learns_nothing() -> None:
     with refused(NotFound):
         given(created()).post("stranger", "not an id", "\x00")
