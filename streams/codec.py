@@ -13,7 +13,9 @@ import msgspec
 from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
 
 import domain.conversations
-import domain.reservations  # noqa: F401  # registers the aggregates' topics
+import domain.pairs
+import domain.reservations
+import domain.users  # noqa: F401  # these register the aggregates' topics
 from domain.events import Event
 from streams import subjects
 from streams.ports import Delivery, Record

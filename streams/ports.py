@@ -188,6 +188,20 @@ class Log(Protocol):
         """
         ...
 
+    async def place(self, stream: str, reader: str) -> int | None:
+        """Up to which sequence a reader has acknowledged; right after `consume`, the sequence it was moved to.
+
+        It outlives the process, and may be older than the newest acknowledgement, of which nobody is told whether it
+        arrived. A server may forget it; the reader's own checkpoint, where it has one, is the truth.
+
+        Returns:
+            `None` where this reader has no durable place (any more).
+
+        Raises:
+            LogUnavailable: it cannot be reached, or has no such stream.
+        """
+        ...
+
     async def publish_dead(self, subject: str, record: Record) -> None:
         """Store an event that a projection could not apply (subject of `subjects.dead`).
 
@@ -210,6 +224,16 @@ class Bus(Protocol):
 
     async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Send to whoever listens now. Nobody is told when nobody does."""
+        ...
+
+    async def publish_many(
+        self, subjects: Sequence[str], data: bytes, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """As `publish` of the same to each subject, in their order, for little more than the price of one.
+
+        What could not be sent because the connection is broken is told as every loss is (`on_loss`): before it, if
+        the connection broke before.
+        """
         ...
 
     async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> Subscription:

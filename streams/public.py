@@ -2,7 +2,7 @@
 
 One author for all readers: the `changes` read model (gap fill) and the gateways (push) give the same bytes,
 and a conversation looks the same whether a command or a query answered it.
-`conversation.reserved` is internal and has no public form.
+What is about a user is pushed to that user alone, as an own event. Internal events have no public form.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,19 @@ class PublicEvent(msgspec.Struct, frozen=True):
     type: str
     conversation_id: str
     version: int
+    occurred_at: str
+    actor_id: str
+    data: dict[str, Any]
+
+
+class UserEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An own event: of a user, for their sessions only. It has no version: what it says is the whole new state.
+
+    `conversation_id` is left out where there is none; `data` depends on `type`.
+    """
+
+    type: str
+    conversation_id: str | msgspec.UnsetType = msgspec.UNSET
     occurred_at: str
     actor_id: str
     data: dict[str, Any]
@@ -68,7 +81,7 @@ def rfc3339(moment: datetime) -> str:
 
 
 def to_public(event: Event) -> PublicEvent | None:
-    """The public form of a conversation's event; `None` for what is internal."""
+    """The public form of a conversation's event; `None` for what is internal or of a user."""
     make_data = _DATA.get(type(event))
     if make_data is None:
         return None
@@ -76,6 +89,21 @@ def to_public(event: Event) -> PublicEvent | None:
         type=event.TOPIC,
         conversation_id=event.originator_id,
         version=event.originator_version,
+        occurred_at=rfc3339(event.timestamp),
+        actor_id=event.actor_id,
+        data=make_data(event),
+    )
+
+
+def to_own(event: Event) -> UserEvent | None:
+    """The public form of a user's own event; `None` for what is internal or of a conversation."""
+    make_data = _OWN_DATA.get(type(event))
+    if make_data is None:
+        return None
+    conversation_id = getattr(event, "conversation_id", None)
+    return UserEvent(
+        type=event.TOPIC,
+        conversation_id=msgspec.UNSET if conversation_id is None else str(conversation_id),
         occurred_at=rfc3339(event.timestamp),
         actor_id=event.actor_id,
         data=make_data(event),
@@ -146,4 +174,40 @@ _DATA: dict[type[Event], Callable[[Any], dict[str, Any]]] = {
     events.MemberRemoved: _member_removed,
     events.MemberUpdated: _member_updated,
     events.MessagePosted: _posted,
+}
+
+
+def _read(event: events.ReadMoved) -> dict[str, Any]:
+    return {"seq": event.seq}
+
+
+def _own_settings(event: events.SettingsUpdated) -> dict[str, Any]:
+    muted_until = None if event.muted_until is None else rfc3339(event.muted_until)
+    return {"muted_until": muted_until, "pinned": event.pinned, "hidden": event.hidden}
+
+
+def _profile(event: events.ProfileUpdated) -> dict[str, Any]:
+    return {"display_name": event.display_name, "avatar_url": event.avatar_url, "attributes": event.attributes}
+
+
+def _device_registered(event: events.DeviceRegistered) -> dict[str, Any]:
+    return {"device_id": event.device_id, "kind": event.kind}
+
+
+def _device_revoked(event: events.DeviceRevoked) -> dict[str, Any]:
+    return {"device_id": event.device_id}
+
+
+def _blocked(event: events.UserBlocked | events.UserUnblocked) -> dict[str, Any]:
+    return {"user_id": event.user_id}
+
+
+_OWN_DATA: dict[type[Event], Callable[[Any], dict[str, Any]]] = {
+    events.ReadMoved: _read,
+    events.SettingsUpdated: _own_settings,
+    events.ProfileUpdated: _profile,
+    events.DeviceRegistered: _device_registered,
+    events.DeviceRevoked: _device_revoked,
+    events.UserBlocked: _blocked,
+    events.UserUnblocked: _blocked,
 }

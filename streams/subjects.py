@@ -3,15 +3,23 @@
 conv.<partition>.<conversation_id>     events of one conversation       in CONV-<partition>
 conv.<partition>.dm.<hash>             the reservation of a pair         in CONV-<partition>
 conv.<partition>.new.<hash>            the reservation of a creation     in CONV-<partition>
-live.conv.<conversation_id>            republished by JetStream: the same events, not stored
-live.user.<user_id, encoded>           what concerns one user, not stored
+conv.<partition>.pair.<hash>           who of a pair blocked the other   in CONV-<partition>
+user.<partition>.<user_id, encoded>    events of one user                in USER-<partition>
+live.conv.<conversation_id>            republished by JetStream: the same events, not stored; and signals
+live.user.<user_id, encoded>           what concerns one user, not stored: their own events, republished by
+                                       JetStream; what the fan-out addresses to them; signals
+live.presence.<user_id, encoded>       that a user's presence has changed
+signal.conv.<conversation_id>          a signal that the fan-out is to bring to the members
 cmd.<family>.<partition>               commands for the partition's writer, request and reply
 dead.<projection>.<partition>          events a projection could not apply   in DEAD
 """
 
 from typing import Final
+from urllib.parse import unquote
 
 CONV: Final = "conv"  # the family of conversations
+USER: Final = "user"  # the family of users
+FAMILIES: Final = (CONV, USER)
 
 # Header names. The type, version, time and actor are also in the body; a reader of headers alone
 # (a router, a tool, a trace) need not decode it.
@@ -23,6 +31,10 @@ CORRELATION: Final = "Rr-Correlation"  # the request that caused this, end to en
 CAUSATION: Final = "Rr-Causation"  # what caused this directly
 TRACE: Final = "traceparent"  # W3C trace context
 APPEND: Final = "Rr-Append"  # names one append, on its first event: tells after a timeout whether it landed
+
+# On a signal that is no event: its kind (`typing`, `receipt`), and the user it is from.
+SIGNAL: Final = "Rr-Signal"
+SENDER: Final = "Rr-Sender"
 
 # With an event in DEAD: where it stood in the log, and why it could not be applied.
 DEAD_STREAM: Final = "Rr-Dead-Stream"
@@ -49,13 +61,23 @@ def partition_subjects(family: str, partition: int) -> str:
 
 
 def aggregate(family: str, partition: int, aggregate_id: str) -> str:
-    """The one subject of an aggregate: a decimal id, or a reservation's key (`dm.<hash>`)."""
-    return f"{family}.{partition}.{aggregate_id}"
+    """The one subject of an aggregate: a decimal id, a key (`dm.<hash>`), or in `USER` a user id."""
+    return f"{family}.{partition}.{_encoded(aggregate_id) if family == USER else aggregate_id}"
 
 
 def aggregate_id(subject: str) -> str:
     """The aggregate a stored subject belongs to."""
-    return subject.split(".", 2)[2]
+    family, _, token = subject.split(".", 2)
+    return unquote(token) if family == USER else token
+
+
+def family_of(subject: str) -> str:
+    """The family a stored subject belongs to."""
+    return subject.partition(".")[0]
+
+
+def _encoded(user_id: str) -> str:
+    return user_id.translate(_USER_SAFE)
 
 
 def live_conversation(conversation_id: str) -> str:
@@ -65,7 +87,17 @@ def live_conversation(conversation_id: str) -> str:
 
 def live_user(user_id: str) -> str:
     """Where a user's gateways hear what concerns the user. Dots and wildcards of the id are percent-encoded."""
-    return f"live.user.{user_id.translate(_USER_SAFE)}"
+    return f"live.user.{_encoded(user_id)}"
+
+
+def live_presence(user_id: str) -> str:
+    """Where it is heard that a user's presence has changed."""
+    return f"live.presence.{_encoded(user_id)}"
+
+
+def signal_conversation(conversation_id: str) -> str:
+    """Where the fan-out takes signals for the members of a conversation (`*`: of all)."""
+    return f"signal.conv.{conversation_id}"
 
 
 def command(family: str, partition: int) -> str:

@@ -55,18 +55,19 @@ class Topology:
     def streams(self) -> list[StreamSpec]:
         """All streams, in the order they are made."""
         recorded = {"riverrun.partitions": str(self.partitions)}
-        conversations = [
+        partitions = [
             StreamSpec(
-                name=subjects.stream(subjects.CONV, partition),
-                subjects=(subjects.partition_subjects(subjects.CONV, partition),),
-                # Reservations (`conv.<p>.dm.<hash>`) have one token more and are not republished.
-                republish=Republish(f"conv.{partition}.*", "live.conv.{{wildcard(1)}}"),
+                name=subjects.stream(family, partition),
+                subjects=(subjects.partition_subjects(family, partition),),
+                # Keys of reservations and pairs (`conv.<p>.dm.<hash>`) have one token more and are not republished.
+                republish=Republish(f"{family}.{partition}.*", f"live.{family}.{{{{wildcard(1)}}}}"),
                 metadata=recorded,
             )
+            for family in subjects.FAMILIES
             for partition in range(self.partitions)
         ]
         return [
-            *conversations,
+            *partitions,
             StreamSpec(name="DEAD", subjects=("dead.>",), atomic=False, metadata=recorded),
         ]
 

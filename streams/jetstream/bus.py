@@ -1,7 +1,7 @@
 """Core NATS as the bus: signals at most once, and requests in order."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 from nats.aio.subscription import Subscription as NatsSubscription
@@ -12,6 +12,8 @@ from streams.jetstream.wire import Receiver
 from streams.ports import BusError, NoReply, NoResponder, Signal
 
 CLOSE_S = 1.0  # handlers still at work when the bus closes get this long to answer
+CHUNK_BYTES = 256 * 1024  # of one `publish_many` before the socket is waited for
+SUBJECT_BYTES = 100  # a long one, with what stands around it
 
 log_ = structlog.get_logger(__name__)
 
@@ -55,6 +57,26 @@ class JetStreamBus:
             log_.warning("signal dropped: not connected", subject=subject)
             return
         await self._connection.drained()
+
+    async def publish_many(
+        self, subjects: Sequence[str], data: bytes, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """See `streams.ports.Bus.publish_many`. Waits while the socket is behind.
+
+        Raises:
+            BusError: over the server's payload limit; nothing was sent.
+        """
+        lines = frames.header_lines(headers) if headers else ""
+        count = max(1, CHUNK_BYTES // (len(lines) + len(data) + SUBJECT_BYTES))
+        for start in range(0, len(subjects), count):
+            try:
+                sent = self._connection.tell_many(subjects[start : start + count], data, lines=lines)
+            except TooLarge as error:
+                raise BusError(f"{subjects[0]}: {error}") from error
+            if not sent:
+                log_.warning("signals dropped: not connected", subject=subjects[start], count=len(subjects) - start)
+                return
+            await self._connection.drained()
 
     async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> JetStreamSubscription:
         """See `streams.ports.Bus.subscribe`.

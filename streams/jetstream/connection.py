@@ -11,7 +11,7 @@ RequestError
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -86,6 +86,8 @@ class Connection:
         self._inbox = ""
         self._asked: dict[int, _Asked] = {}
         self._questions = 0
+        self._flushing: asyncio.Task[None] | None = None
+        self._flush_next: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, url: str, *, name: str, timeout_s: float, **options: Any) -> Self:
@@ -266,6 +268,17 @@ class Connection:
             raise TooLarge(f"{size_bytes:,} bytes, and the server takes {self.max_payload:,}")
         return self._client.send(frame)
 
+    def tell_many(self, subjects: Sequence[str], data: bytes, *, lines: str = "") -> bool:
+        """Publish the same under one or more subjects, all or none; false when it was dropped: not connected.
+
+        Raises:
+            TooLarge.
+        """
+        written, size_bytes = frames.publications(subjects, data, lines=lines)
+        if size_bytes > self.max_payload:
+            raise TooLarge(f"{size_bytes:,} bytes, and the server takes {self.max_payload:,}")
+        return self._client.send(written)
+
     async def drained(self) -> None:
         """Wait while too much of what was told is on its way (256 KiB)."""
         await self._client.drained()
@@ -292,11 +305,20 @@ class Connection:
         await self._client.stop(subscription)
 
     async def flush(self) -> None:
-        """Wait until the server has seen all that was sent so far.
+        """Wait until the server has seen all that was sent so far. Those who ask while one look at it is under way
+        share the next one.
 
         Raises:
             Unanswered: it has not, after 5 s or because the connection broke.
         """
+        if self._flush_next is None:
+            self._flush_next = asyncio.create_task(self._flush_after(self._flushing))
+        await asyncio.shield(self._flush_next)
+
+    async def _flush_after(self, before: "asyncio.Task[None] | None") -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        self._flushing, self._flush_next = self._flush_next, None
         if not await self.wait_connected(FLUSH_S):
             raise Unanswered("not connected to NATS")
         self._client.write_out()  # nats-py's PING would overtake what is still to be written

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from streams import subjects
 from streams.jetstream import ensure, frames, reader
-from streams.jetstream.api import NO_MESSAGE, ApiError, call
+from streams.jetstream.api import NO_CONSUMER, NO_MESSAGE, ApiError, call
 from streams.jetstream.connection import Connection
 from streams.jetstream.consumer import JetStreamConsumer
 from streams.jetstream.nodes import JetStreamNodes
@@ -79,6 +79,17 @@ class JetStreamLog:
             await consumer.close()
             raise
         return consumer
+
+    async def place(self, stream: str, reader: str) -> int | None:
+        """See `streams.ports.Log.place`. It is the consumer's own, in the memory of the server (of all replicas)."""
+        name = subjects.consumer(reader, int(stream.rpartition("-")[2]))
+        try:
+            info = await call(self._connection, f"CONSUMER.INFO.{stream}.{name}")
+        except ApiError as error:
+            if error.err_code == NO_CONSUMER:
+                return None
+            raise
+        return int(info["ack_floor"]["stream_seq"])
 
     async def publish_dead(self, subject: str, record: Record) -> None:
         """See `streams.ports.Log.publish_dead`."""

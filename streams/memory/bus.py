@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
@@ -50,6 +50,13 @@ class MemoryBus:
     async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         """See `streams.ports.Bus.publish`."""
         self.emit(Signal(subject, data, dict(headers or {})))
+
+    async def publish_many(
+        self, subjects: Sequence[str], data: bytes, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """See `streams.ports.Bus.publish_many`."""
+        for subject in subjects:
+            self.emit(Signal(subject, data, dict(headers or {})))
 
     async def subscribe(self, subject: str, callback: Callable[[Signal], None]) -> MemorySubscription:
         """See `streams.ports.Bus.subscribe`."""

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from streams import subjects
 from streams.memory.bus import MemoryBus
 from streams.ports import (
     BATCH_MAX,
@@ -28,6 +27,7 @@ class _Stream:
     republish: Republish | None
     deliveries: list[Delivery] = field(default_factory=list)
     grown: asyncio.Condition = field(default_factory=asyncio.Condition)
+    places: dict[str, int] = field(default_factory=dict)  # of the readers
 
     @property
     def last_sequence(self) -> int:
@@ -37,10 +37,9 @@ class _Stream:
 class MemoryConsumer:
     """See `streams.ports.Consumer`."""
 
-    def __init__(self, stream: _Stream, places: dict[str, int], name: str, after_sequence: int) -> None:
+    def __init__(self, stream: _Stream, reader: str, after_sequence: int) -> None:
         self._stream = stream
-        self._places = places
-        self._name = name
+        self._reader = reader
         self._given = after_sequence
 
     async def fetch(self, max_count: int, max_wait_s: float) -> list[Delivery]:
@@ -56,7 +55,8 @@ class MemoryConsumer:
 
     async def ack(self, sequence: int) -> None:
         """See `streams.ports.Consumer.ack`."""
-        self._places[self._name] = max(self._places[self._name], sequence)
+        places = self._stream.places
+        places[self._reader] = max(places[self._reader], sequence)
 
     async def pending(self) -> int:
         """See `streams.ports.Consumer.pending`."""
@@ -77,7 +77,6 @@ class MemoryLog:
         self._bus = bus
         self._partitions: int | None = None
         self._streams: dict[str, _Stream] = {}
-        self._places: dict[str, int] = {}
 
     async def ensure(self, topology: Topology) -> None:
         """See `streams.ports.Log.ensure`."""
@@ -128,9 +127,13 @@ class MemoryLog:
 
     async def consume(self, stream: str, reader: str, *, after_sequence: int) -> MemoryConsumer:
         """See `streams.ports.Log.consume`."""
-        name = subjects.consumer(reader, int(stream.rpartition("-")[2]))
-        self._places[name] = after_sequence
-        return MemoryConsumer(self._stream(stream), self._places, name, after_sequence)
+        source = self._stream(stream)
+        source.places[reader] = after_sequence
+        return MemoryConsumer(source, reader, after_sequence)
+
+    async def place(self, stream: str, reader: str) -> int | None:
+        """See `streams.ports.Log.place`."""
+        return self._stream(stream).places.get(reader)
 
     async def publish_dead(self, subject: str, record: Record) -> None:
         """See `streams.ports.Log.publish_dead`."""

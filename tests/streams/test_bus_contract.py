@@ -38,6 +38,28 @@ async def test_a_signal_reaches_every_listener_of_its_subject_in_order(bus: Bus)
         await subscription.close()
 
 
+@pytest.mark.parametrize("headers", [None, {"Kind": "typing", "From": "ann"}])
+async def test_the_same_goes_to_many_subjects_in_order_between_what_goes_to_one(
+    bus: Bus, headers: dict[str, str] | None
+) -> None:
+    heard: list[Signal] = []
+    subscription = await bus.subscribe("live.user.*", heard.append)
+    many = [f"live.user.{number}" for number in range(3_000)]
+    data = b"\r\nHPUB x 1\r\n" * 20
+    await bus.publish("live.user.before", b"")
+    await bus.publish_many(many, data, headers)
+    await bus.publish_many([], data, headers)
+    await bus.publish_many(["live.user.one"], b"", headers)
+    await bus.publish("live.user.after", b"")
+    await until(lambda: len(heard) == 3_003)
+    await subscription.close()
+    subjects = [signal.subject for signal in heard]
+    assert subjects == ["live.user.before", *many, "live.user.one", "live.user.after"]
+    assert {signal.data for signal in heard[1:3_001]} == {data}
+    assert all(dict(signal.headers) == (headers or {}) for signal in heard[1:3_002])
+    assert dict(heard[-1].headers) == {}
+
+
 async def test_a_closed_subscription_hears_nothing_more(bus: Bus) -> None:
     closed: list[Signal] = []
     heard: list[Signal] = []

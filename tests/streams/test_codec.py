@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.conversations import Conversation
-from domain.events import EVENTS, Event
+from domain.events import EVENTS, OF_CONVERSATIONS, OF_USERS, Event, UserCreated
+from domain.ids import creation_key, direct_key, pair_key
+from domain.pairs import Pair
 from domain.reservations import Reservation
+from domain.users import User
 from streams import codec, subjects
 from streams.codec import Metadata
 from streams.ports import Delivery, Record
@@ -30,7 +33,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "timestamp": MOMENTS,
     "actor_id": USER_IDS,
     "user_id": USER_IDS,
-    "kind": st.sampled_from(["direct", "group", "channel"]),
+    "kind": st.sampled_from(["direct", "group", "channel", "mobile"]),
     "name": st.none() | TEXTS,
     "members": st.dictionaries(USER_IDS, st.sampled_from(["owner", "admin", "member"]), max_size=5),
     "settings": BODIES,
@@ -43,21 +46,43 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "reply_to": st.none() | IDS,
     "mentions": st.lists(USER_IDS, max_size=5),
     "conversation_id": IDS,
+    "display_name": st.none() | TEXTS,
+    "avatar_url": st.none() | TEXTS,
+    "attributes": st.dictionaries(TEXTS, TEXTS, max_size=4),
+    "device_id": TEXTS,
+    "muted_until": st.none() | MOMENTS,
+    "pinned": st.booleans(),
+    "hidden": st.booleans(),
 }
+# The aggregate of each first event, and the ids that events have: those of their aggregate.
+AGGREGATES = {
+    "conversation.created": Conversation.TOPIC,
+    "conversation.reserved": Reservation.TOPIC,
+    "pair.created": Pair.TOPIC,
+    "user.created": User.TOPIC,
+}
+RESERVATIONS = st.builds(direct_key, USER_IDS, USER_IDS) | st.builds(creation_key, USER_IDS, USER_IDS)
+PAIRS = st.builds(pair_key, USER_IDS, USER_IDS)
 
 
 def events_of(kind: type[Event]) -> st.SearchStrategy[Event]:
     """Any event of a class; a field this module does not know is an error, so a new event must be added here."""
     names = [field.name for field in fields_of(kind) if field.name not in ("originator_id", "originator_topic")]
     fields = {name: FIELDS[name] for name in names}
-    if kind.TOPIC == "conversation.reserved":
-        fields["originator_id"] = st.from_regex(r"(dm|new)\.[0-9a-f]{32}", fullmatch=True)
-        fields["originator_topic"] = st.just(Reservation.TOPIC)
-    else:
+    if kind in OF_CONVERSATIONS:
         fields["originator_id"] = IDS.map(str)
-        if kind.TOPIC == "conversation.created":
-            fields["originator_topic"] = st.just(Conversation.TOPIC)
+    elif family_of(kind) == subjects.USER:
+        fields["originator_id"] = USER_IDS
+    else:
+        keys = PAIRS if kind.TOPIC.startswith("pair.") else RESERVATIONS
+        fields["originator_id"] = keys.map(lambda key: key.value)
+    if kind.TOPIC in AGGREGATES:
+        fields["originator_topic"] = st.just(AGGREGATES[kind.TOPIC])
     return st.builds(kind, **fields)
+
+
+def family_of(kind: type[Event]) -> str:
+    return subjects.USER if kind in (*OF_USERS, UserCreated) else subjects.CONV
 
 
 def delivered(record: Record) -> Delivery:
@@ -68,7 +93,7 @@ def delivered(record: Record) -> Delivery:
 @given(data=st.data())
 def test_every_event_comes_back_equal(kind: type[Event], data: st.DataObject) -> None:
     event = data.draw(events_of(kind))
-    record = codec.encode(event, subjects.aggregate(subjects.CONV, 3, event.originator_id), Metadata())
+    record = codec.encode(event, subjects.aggregate(family_of(kind), 3, event.originator_id), Metadata())
     assert codec.decode(delivered(record)) == event
     assert codec.event_type(record.headers) == kind.TOPIC
     assert codec.event_version(record.headers) == event.originator_version

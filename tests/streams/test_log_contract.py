@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from streams import subjects
 from streams.ports import BATCH_MAX, Delivery, Log, LogUnavailable, Record, RecordTooLarge, Signal, WrongSequence
 from streams.topology import Topology, TopologyMismatch
 from tests.streams.conftest import Streams, until
@@ -159,6 +160,8 @@ async def test_a_stream_that_is_not_there_is_unavailable(streams: Streams) -> No
         await texts(streams.log)
     with pytest.raises(LogUnavailable):
         await streams.log.consume(STREAM, "reader", after_sequence=0)
+    with pytest.raises(LogUnavailable):
+        await streams.log.place(STREAM, "reader")
 
 
 async def test_a_consumer_delivers_in_order_what_was_and_what_comes(log: Log) -> None:
@@ -213,6 +216,40 @@ async def test_a_consumer_begins_where_it_is_told_whatever_it_did_before(log: Lo
     await consumer.close()
 
 
+async def acked_up_to(log: Log, sequence: int) -> None:
+    """Wait until the reader's place is there: an acknowledgement is not answered."""
+    async with asyncio.timeout(10):
+        while await log.place(STREAM, "reader") != sequence:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_place_is_what_was_acknowledged_and_outlives_its_consumer(log: Log) -> None:
+    await log.append(STREAM, records(10), expected_last_sequence=0)
+    assert await log.place(STREAM, "reader") is None
+    consumer = await log.consume(STREAM, "reader", after_sequence=4)
+    assert await log.place(STREAM, "reader") == 4
+    assert len(await _fetched(consumer, 6)) == 6
+    assert await log.place(STREAM, "reader") == 4
+    await consumer.ack(7)
+    await acked_up_to(log, 7)
+    await consumer.close()
+    assert await log.place(STREAM, "reader") == 7
+    assert await log.place(STREAM, "another") is None
+    assert await log.place("USER-0", "reader") is None
+    again = await log.consume(STREAM, "reader", after_sequence=7)
+    assert await log.place(STREAM, "reader") == 7
+    assert [delivery.sequence for delivery in await _fetched(again, 3)] == [8, 9, 10]
+    await again.ack(10)
+    await acked_up_to(log, 10)
+    await again.close()
+
+
+async def test_a_place_at_the_end_of_an_empty_stream_is_its_beginning(log: Log) -> None:
+    consumer = await log.consume(STREAM, "reader", after_sequence=0)
+    assert await log.place(STREAM, "reader") == 0
+    await consumer.close()
+
+
 async def test_readers_do_not_disturb_each_other(log: Log) -> None:
     await log.append(STREAM, records(5), expected_last_sequence=0)
     first = await log.consume(STREAM, "first", after_sequence=0)
@@ -224,13 +261,15 @@ async def test_readers_do_not_disturb_each_other(log: Log) -> None:
     await second.close()
 
 
-async def test_events_are_republished_as_they_are_stored_and_reservations_are_not(streams: Streams) -> None:
+async def test_events_are_republished_as_they_are_stored_and_reservations_and_pairs_are_not(streams: Streams) -> None:
     await streams.log.ensure(Topology())
     heard: list[Signal] = []
     subscription = await streams.bus.subscribe("live.>", heard.append)
     await streams.log.append(STREAM, [record(5, "a")], expected_last_sequence=0)
     await streams.log.append(
-        STREAM, [Record("conv.0.dm.abc", b"r"), record(5, "b"), record(6, "c")], expected_last_sequence=1
+        STREAM,
+        [Record("conv.0.dm.abc", b"r"), Record("conv.0.pair.abc", b"p"), record(5, "b"), record(6, "c")],
+        expected_last_sequence=1,
     )
     await until(lambda: len(heard) >= 3)
     await subscription.close()
@@ -239,10 +278,24 @@ async def test_events_are_republished_as_they_are_stored_and_reservations_are_no
         ("live.conv.5", b"b"),
         ("live.conv.6", b"c"),
     ]
-    assert [signal.headers["Nats-Sequence"] for signal in heard] == ["1", "3", "4"]
+    assert [signal.headers["Nats-Sequence"] for signal in heard] == ["1", "4", "5"]
     assert {signal.headers["Nats-Stream"] for signal in heard} == {STREAM}
     assert heard[2].headers["Nats-Subject"] == "conv.0.6"
     assert heard[2].headers["Rr-Type"] == "message.posted"
+
+
+async def test_events_of_a_user_are_heard_by_their_gateways_alone(streams: Streams) -> None:
+    await streams.log.ensure(Topology())
+    heard: list[Signal] = []
+    subscription = await streams.bus.subscribe(subjects.live_user("ann.b"), heard.append)
+    for sequence, user in enumerate(("ann.b", "ann", "ann.b")):
+        stored = Record(subjects.aggregate(subjects.USER, 0, user), user.encode(), {"Rr-Type": "read.moved"})
+        await streams.log.append("USER-0", [stored], expected_last_sequence=sequence)
+    await until(lambda: len(heard) >= 2)
+    await subscription.close()
+    assert [signal.data for signal in heard] == [b"ann.b"] * 2
+    assert [signal.headers["Nats-Sequence"] for signal in heard] == ["1", "3"]
+    assert {subjects.aggregate_id(signal.headers["Nats-Subject"]) for signal in heard} == {"ann.b"}
 
 
 async def test_partitions_are_streams_of_their_own(streams: Streams) -> None:
@@ -251,7 +304,9 @@ async def test_partitions_are_streams_of_their_own(streams: Streams) -> None:
         await streams.log.append(
             f"CONV-{partition}", [Record(f"conv.{partition}.1", b"x")] * (partition + 1), expected_last_sequence=0
         )
+        await streams.log.append(f"USER-{partition}", [Record(f"user.{partition}.ann", b"x")], expected_last_sequence=0)
     assert [await streams.log.last_sequence(f"CONV-{partition}") for partition in range(4)] == [1, 2, 3, 4]
+    assert [await streams.log.last_sequence(f"USER-{partition}") for partition in range(4)] == [1] * 4
 
 
 async def test_ensuring_again_changes_nothing(log: Log) -> None:

@@ -5,13 +5,14 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.ids import ReservationKey, creation_key, direct_key
+from domain.ids import ReservationKey, creation_key, direct_key, pair_key
 from streams import subjects
 from streams.topology import Topology
 
 USER_IDS = st.from_regex(r"[A-Za-z0-9_.:@|^\[\]{}\\`~-]{1,64}", fullmatch=True)
 KEYS = st.one_of(
     st.builds(direct_key, USER_IDS, USER_IDS),
+    st.builds(pair_key, USER_IDS, USER_IDS),
     st.builds(creation_key, USER_IDS, st.from_regex(r"[!-~]{1,64}", fullmatch=True)),
 )
 TOKEN = re.compile(r"[^.*>\s]+")
@@ -20,10 +21,15 @@ TOKEN = re.compile(r"[^.*>\s]+")
 def test_the_names_are_the_ones_in_the_log_for_ever() -> None:
     assert subjects.stream("conv", 3) == "CONV-3"
     assert subjects.partition_subjects("conv", 3) == "conv.3.>"
+    assert subjects.stream("user", 3) == "USER-3"
     assert subjects.aggregate("conv", 3, "77") == "conv.3.77"
+    assert subjects.aggregate("user", 3, "a.b") == "user.3.a%2Eb"
     assert subjects.live_conversation("77") == "live.conv.77"
     assert subjects.live_user("ann") == "live.user.ann"
+    assert subjects.live_presence("ann") == "live.presence.ann"
+    assert subjects.signal_conversation("77") == "signal.conv.77"
     assert subjects.command("conv", 3) == "cmd.conv.3"
+    assert subjects.command("user", 3) == "cmd.user.3"
     assert subjects.dead("heads", 3) == "dead.heads.3"
     assert subjects.consumer("heads", 3) == "heads-3"
 
@@ -46,8 +52,20 @@ def test_a_conversation_is_found_in_its_subject(conversation_id: str, partition:
     assert subject.count(".") == 2  # what `conv.<p>.*` republishes
 
 
+@given(USER_IDS, st.integers(0, 1023))
+def test_a_user_is_found_in_their_subject_and_heard_under_the_same_token(user: str, partition: int) -> None:
+    subject = subjects.aggregate(subjects.USER, partition, user)
+    assert subjects.aggregate_id(subject) == user
+    assert subjects.family_of(subject) == subjects.USER
+    assert subject.count(".") == 2  # what `user.<p>.*` republishes
+    assert subjects.live_user(user) == f"live.user.{subject.rpartition('.')[2]}"
+    assert subjects.live_presence(user) == f"live.presence.{subject.rpartition('.')[2]}"
+
+
 @given(KEYS, st.integers(0, 1023))
-def test_a_reservation_is_found_in_its_subject_and_is_no_conversation(key: ReservationKey, partition: int) -> None:
+def test_a_reservation_or_a_pair_is_found_in_its_subject_and_is_no_conversation(
+    key: ReservationKey, partition: int
+) -> None:
     subject = subjects.aggregate(subjects.CONV, partition, key.value)
     assert subjects.aggregate_id(subject) == key.value
     assert subject.count(".") == 3  # one token more: not republished
@@ -55,10 +73,15 @@ def test_a_reservation_is_found_in_its_subject_and_is_no_conversation(key: Reser
 
 
 @given(st.integers(0, 10).map(lambda power: Topology(partitions=1 << power)))
-def test_each_partition_is_one_stream_that_republishes_conversations_only(topology: Topology) -> None:
-    *conversations, dead = topology.streams()
+def test_each_partition_of_a_family_is_one_stream_that_republishes(topology: Topology) -> None:
+    *partitions, dead = topology.streams()
+    conversations, users = partitions[: topology.partitions], partitions[topology.partitions :]
     assert [spec.name for spec in conversations] == [f"CONV-{p}" for p in range(topology.partitions)]
+    assert [spec.name for spec in users] == [f"USER-{p}" for p in range(topology.partitions)]
     assert dead.name == "DEAD"
-    for partition, spec in enumerate(conversations):
-        assert spec.republish is not None
-        assert spec.republish.source == f"conv.{partition}.*"  # a reservation has one token more
+    for specs, family in ((conversations, "conv"), (users, "user")):
+        for partition, spec in enumerate(specs):
+            assert spec.subjects == (f"{family}.{partition}.>",)
+            assert spec.republish is not None
+            assert spec.republish.source == f"{family}.{partition}.*"  # a reservation and a pair have one token more
+            assert spec.republish.destination == f"live.{family}.{{{{wildcard(1)}}}}"
