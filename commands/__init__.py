@@ -1,5 +1,5 @@
 """Deciding: command types with their handlers, the partition writer, the repository, routing.
 
 The way of a command: `dispatcher` (to the partition's owner) → `writer` (decide, group, append, ack) → log.
-`conversations` and `messages` hold the commands; `repository` loads aggregates, `snapshots` makes that short.
+`conversations`, `messages` and `users` hold the commands; `repository` loads aggregates, `snapshots` makes that short.
 """

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from domain.conversations import Conversation
+from domain.pairs import Pair
 from domain.reservations import Reservation
+from domain.users import User
 
-AnyAggregate: TypeAlias = Conversation | Reservation
-ABSENT_BYTES = 300  # an entry that says "the log has no such aggregate"
+AnyAggregate: TypeAlias = Conversation | Pair | Reservation | User
+ABSENT_BYTES = 300  # an entry that says "the log has no such aggregate", or a reservation
 
 
 @dataclass(slots=True)
@@ -25,7 +27,8 @@ class Loaded:
     @property
     def size_bytes(self) -> int:
         """About how much memory it holds."""
-        return self.aggregate.size_bytes if isinstance(self.aggregate, Conversation) else ABSENT_BYTES
+        aggregate = self.aggregate
+        return ABSENT_BYTES if aggregate is None or isinstance(aggregate, Reservation) else aggregate.size_bytes
 
 
 class AggregateCache:

@@ -1,23 +1,29 @@
 """What every command is, and what its handler may use to decide it."""
 
 from datetime import datetime
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
 from domain.conversations import Conversation
 from domain.messages import Receipt
+from domain.pairs import Pair
 from domain.reservations import Reservation
+from domain.users import User
+from streams import subjects
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
-    """A request to change something. Decided once, by the writer of `slot`'s partition.
+    """A request to change something. Decided once, by the writer of `slot`'s partition in `family`.
 
     Attributes:
+        family: of the streams that its events go to.
         actor_id: who asks; authenticated before the command is made.
         correlation_id: names the request in logs and in the events' headers.
         trace: W3C `traceparent`, if the client sent one.
     """
+
+    family: ClassVar[str] = subjects.CONV
 
     actor_id: str
     correlation_id: str = ""
@@ -39,7 +45,7 @@ class NotLoaded(Exception):
     """The decision needs an aggregate that is not in memory. The writer loads it and decides again.
 
     Attributes:
-        aggregate_id: a decimal id, or a reservation's key.
+        aggregate_id: a decimal id, the key of a reservation or a pair, or a user id.
     """
 
     def __init__(self, aggregate_id: str) -> None:
@@ -75,7 +81,23 @@ class Deciding(Protocol):
         """
         ...
 
-    def add(self, aggregate: Conversation | Reservation) -> None:
+    def pair(self, key: str) -> Pair | None:
+        """What stands between the two users of a key, `None` if neither ever blocked the other.
+
+        Raises:
+            NotLoaded: not in memory yet.
+        """
+        ...
+
+    def user(self, user_id: str) -> User:
+        """A user. One of whom nothing is kept yet is made, and stored with the first fact that is decided of them.
+
+        Raises:
+            NotLoaded: not in memory yet.
+        """
+        ...
+
+    def add(self, aggregate: Conversation | Pair | Reservation) -> None:
         """A new aggregate, whose first events are to be appended."""
         ...
 

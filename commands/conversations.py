@@ -1,9 +1,9 @@
 """Commands that make and change conversations."""
 
 from commands.command import Command, Deciding, Result
-from domain.conversations import Conversation
-from domain.errors import Invalid
-from domain.ids import ReservationKey, check_user_id, creation_key, direct_key, slot_of
+from domain.conversations import BLOCKED, Conversation
+from domain.errors import Forbidden, Invalid
+from domain.ids import ReservationKey, check_user_id, creation_key, direct_key, pair_key, slot_of
 from domain.members import Kind, Role
 from domain.messages import check_client_msg_id
 from domain.reservations import Reservation
@@ -100,6 +100,11 @@ def create_conversation(command: CreateConversation, deciding: Deciding) -> Conv
             return ConversationResult(conversation=view_of(existing))
         raise Invalid("you have left the conversation of this id", field="client_conversation_id")
 
+    if command.kind == "direct":
+        other = next(user for user in command.members if user != command.actor_id)
+        pair = deciding.pair(pair_key(command.actor_id, other).value)
+        if pair is not None and pair.blocks:
+            raise Forbidden(BLOCKED)
     conversation = Conversation.create(
         deciding.new_id(command.slot),
         actor_id=command.actor_id,

@@ -11,19 +11,22 @@ from domain.conversations import Conversation
 from domain.errors import DomainError, NotFound
 from domain.ids import IdSequence
 from domain.messages import Receipt
+from domain.pairs import Pair
 from domain.reservations import Reservation
+from domain.users import User
 from streams import codec, subjects
 from streams.ports import Record
 
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A command on its way: who waits for it, and what was looked up for it."""
+    """A command on its way: who waits for it, what was looked up for it, and from when on it may be decided."""
 
     command: Command
     future: "asyncio.Future[Result]"
     deadline: float
     receipts: dict[tuple[str, str], Receipt | None] = field(default_factory=dict)
+    not_before_ms: int = 0
 
     def settle(self, outcome: Result | Exception) -> None:
         """Tell whoever waits, if they still do."""
@@ -64,6 +67,7 @@ class Decision:
         self._now_ms = 0
         self._pending: Pending | None = None
         self._used: dict[str, AnyAggregate] = {}
+        self._new_users: set[str] = set()  # whose only event so far is that there is such a user
 
     def decide(self, pending: Pending, now_ms: int) -> None:
         """Add a command and its events to the group.
@@ -72,18 +76,20 @@ class Decision:
         forget the aggregates of `pending`.
 
         Raises:
-            NotLoaded, ReceiptUnknown: the command is not in the group; fetch what is missing and come again.
+            NotLoaded, ReceiptUnknown, TooSoon: the command is not in the group; fetch what is missing, or wait, and
+                come again.
         """
-        self._now_ms = max(now_ms, self._ids.newest_ms)
+        self._now_ms = self._ids.advance(max(now_ms, pending.not_before_ms))
         self.now = datetime.fromtimestamp(self._now_ms / 1000, UTC)
         self._pending = pending
         self._used.clear()
+        self._new_users.clear()
         outcome: Result | Exception
         try:
             outcome = handle(pending.command, self)
         except DomainError as refusal:
             outcome = refusal
-            self.dirty = any(aggregate.pending_events for aggregate in self._used.values())
+            self.dirty = any(map(self._decided, self._used))
         else:
             self._collect(pending.command)
         self.group.outcomes.append((pending, outcome))
@@ -92,8 +98,10 @@ class Decision:
         metadata = codec.Metadata(correlation_id=command.correlation_id, trace=command.trace)
         group = self.group
         for aggregate_id, aggregate in self._used.items():
-            if not aggregate.pending_events:
+            if not self._decided(aggregate_id):
                 continue
+            if aggregate_id in self._new_users:
+                self._cache.put(aggregate_id, Loaded(aggregate))
             subject = subjects.aggregate(self._family, self._partition, aggregate_id)
             for event in aggregate.collect_events():
                 append_id = "" if group.records else group.append_id
@@ -101,6 +109,10 @@ class Decision:
                 group.records.append(record)
                 group.size_bytes += len(record.data)
             group.touched[aggregate_id] = len(group.records) - 1
+
+    def _decided(self, aggregate_id: str) -> bool:
+        # That there is such a user is worth an event only with a fact about them.
+        return len(self._used[aggregate_id].pending_events) > (aggregate_id in self._new_users)
 
     # -- Deciding -------------------------------------------------------------------------------------------
 
@@ -118,7 +130,22 @@ class Decision:
         aggregate = self._loaded(key).aggregate
         return aggregate if isinstance(aggregate, Reservation) else None
 
-    def add(self, aggregate: Conversation | Reservation) -> None:
+    def pair(self, key: str) -> Pair | None:
+        aggregate = self._loaded(key).aggregate
+        if not isinstance(aggregate, Pair):
+            return None
+        self._used[key] = aggregate
+        return aggregate
+
+    def user(self, user_id: str) -> User:
+        aggregate = self._used.get(user_id) or self._loaded(user_id).aggregate
+        if not isinstance(aggregate, User):
+            aggregate = User.create(user_id, now=self.now)
+            self._new_users.add(user_id)
+        self._used[user_id] = aggregate
+        return aggregate
+
+    def add(self, aggregate: Conversation | Pair | Reservation) -> None:
         self._cache.put(aggregate.id, Loaded(aggregate))
         self._used[aggregate.id] = aggregate
 

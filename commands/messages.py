@@ -1,7 +1,8 @@
 """Commands about messages."""
 
 from commands.command import Command, Deciding, Result
-from domain.ids import slot_of
+from domain.conversations import Conversation
+from domain.ids import pair_key, slot_of
 from streams.public import rfc3339
 
 
@@ -45,6 +46,7 @@ def post_message(command: PostMessage, deciding: Deciding) -> MessageResult:
         mentions=command.mentions,
         new_id=lambda: deciding.new_id(command.slot),
         now=deciding.now,
+        blocked=_blocked(conversation, deciding),
         looked_up=found,
         was_looked_up=was_looked_up,
     )
@@ -56,3 +58,10 @@ def post_message(command: PostMessage, deciding: Deciding) -> MessageResult:
         created_at=rfc3339(receipt.created_at),
         duplicate=duplicate,
     )
+
+
+def _blocked(conversation: Conversation, deciding: Deciding) -> bool:
+    if conversation.kind != "direct":
+        return False
+    pair = deciding.pair(pair_key(*conversation.members).value)
+    return pair is not None and pair.blocks

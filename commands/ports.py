@@ -12,6 +12,7 @@ from domain.messages import Receipt
 class Snapshot:
     """An aggregate's state at a version. `sequence` is the log position of the event of that version."""
 
+    family: str
     aggregate_id: str
     version: int
     sequence: int
@@ -22,7 +23,7 @@ class Snapshot:
 class SnapshotStore(Protocol):
     """Disposable shortcuts for loading. Losing one, or all, costs time only."""
 
-    async def load(self, aggregate_id: str) -> Snapshot | None:
+    async def load(self, family: str, aggregate_id: str) -> Snapshot | None:
         """The newest snapshot; `None` if there is none or the store does not answer within a second."""
         ...
 

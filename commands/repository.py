@@ -5,7 +5,7 @@ subject's last, so a follower that lags cannot make the writer decide on an old 
 """
 
 import asyncio
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
@@ -13,12 +13,17 @@ from commands.cache import AnyAggregate, Loaded
 from commands.ports import Snapshot, SnapshotStore
 from domain.conversations import Conversation
 from domain.events import Event
+from domain.ids import PAIR
+from domain.pairs import Pair
+from domain.users import User
 from streams import codec, subjects
 from streams.ports import Delivery, Log, LogUnavailable
 
 READ_TRIES = 5  # a follower that lags has caught up after a few of these
 SNAPSHOT_EVERY_MIN = 1_000  # events: replaying them takes about 20 ms
 SNAPSHOT_EVERY_SHARE = 20  # and 1/20 of a long history, so snapshots cost the same per message at any length
+
+Snapshotted: TypeAlias = Conversation | Pair | User  # those whose history may grow long
 
 _decode_state = msgspec.msgpack.Decoder()
 _encode_state = msgspec.msgpack.Encoder()
@@ -44,8 +49,9 @@ class Repository:
         last = await self._log.last(self._stream, subject)
         if last is None:
             return Loaded(None)
-        snapshot = await self._snapshots.load(aggregate_id)
-        if snapshot is not None and (restored := _restored(snapshot)) is not None:
+        kind = self._kind(aggregate_id)
+        snapshot = await self._snapshots.load(self._family, aggregate_id) if kind else None
+        if kind and snapshot and (restored := _restored(kind, snapshot)) is not None:
             aggregate = await self._replay(restored, subject, snapshot.sequence, last)
             if aggregate is not None:
                 return Loaded(aggregate, snapshot.version)
@@ -73,31 +79,39 @@ class Repository:
 
     def wants_snapshot(self, loaded: Loaded) -> bool:
         """Whether enough happened since the last snapshot for another to be worth its bytes."""
-        if not isinstance(loaded.aggregate, Conversation):
+        if not isinstance(loaded.aggregate, Snapshotted):
             return False
         version = loaded.aggregate.version
         return version - loaded.snapshot_version >= max(SNAPSHOT_EVERY_MIN, version // SNAPSHOT_EVERY_SHARE)
 
-    def snapshot_of(self, conversation: Conversation, sequence: int) -> Snapshot:
+    def snapshot_of(self, aggregate: Snapshotted, sequence: int) -> Snapshot:
         """The snapshot of a state that is in the log; `sequence` is its last event's position."""
         return Snapshot(
-            aggregate_id=conversation.id,
-            version=conversation.version,
+            family=self._family,
+            aggregate_id=aggregate.id,
+            version=aggregate.version,
             sequence=sequence,
-            schema=Conversation.SNAPSHOT_SCHEMA,
-            state=_encode_state.encode(conversation.state()),
+            schema=aggregate.SNAPSHOT_SCHEMA,
+            state=_encode_state.encode(aggregate.state()),
         )
 
     async def save(self, snapshot: Snapshot) -> None:
         """Keep a snapshot; see `SnapshotStore.save`."""
         await self._snapshots.save(snapshot)
 
+    def _kind(self, aggregate_id: str) -> type[Snapshotted] | None:
+        if self._family == subjects.USER:
+            return User
+        if aggregate_id.isdecimal():
+            return Conversation
+        return Pair if aggregate_id.startswith(PAIR) else None
 
-def _restored(snapshot: Snapshot) -> Conversation | None:
-    if snapshot.schema != Conversation.SNAPSHOT_SCHEMA:
+
+def _restored(kind: type[Snapshotted], snapshot: Snapshot) -> Snapshotted | None:
+    if snapshot.schema != kind.SNAPSHOT_SCHEMA:
         return None
-    conversation = Conversation.restore(_decode_state.decode(snapshot.state))
-    return conversation if conversation.id == snapshot.aggregate_id else None
+    aggregate = kind.restore(_decode_state.decode(snapshot.state))
+    return aggregate if aggregate.id == snapshot.aggregate_id else None
 
 
 def _folded(aggregate: AnyAggregate | None, event: Event) -> AnyAggregate:

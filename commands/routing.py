@@ -1,6 +1,7 @@
 """Getting a command to the writer of its partition, in this process or another.
 
-`WriterNode` runs the writers of the partitions that the ring gives to this node, and answers `cmd.<family>.<p>`.
+`WriterNode` runs the writers of the partitions of each family that the ring gives to this node, and answers
+`cmd.<family>.<p>`.
 `Router` is the dispatcher: to a local writer without leaving the process, else over the bus to whoever answers.
 """
 
@@ -46,7 +47,7 @@ class WriterNode:
     """One node's share of the write side.
 
     Args:
-        make_writer: makes the writer of a partition; called whenever the ring gives this node one.
+        make_writer: makes the writer of a partition of a family; called whenever the ring gives this node one.
         data: what other nodes may know of this one (its roles), as announced.
     """
 
@@ -55,9 +56,8 @@ class WriterNode:
         node_id: str,
         nodes: Nodes,
         bus: Bus,
-        make_writer: Callable[[int], PartitionWriter],
+        make_writer: Callable[[str, int], PartitionWriter],
         *,
-        family: str,
         partitions: int,
         data: bytes = b"",
     ) -> None:
@@ -65,18 +65,17 @@ class WriterNode:
         self._nodes = nodes
         self._bus = bus
         self._make_writer = make_writer
-        self._family = family
         self._partitions = partitions
         self._data = data
-        self._running: dict[int, tuple[PartitionWriter, asyncio.Task[None], Subscription]] = {}
+        self._running: dict[tuple[str, int], tuple[PartitionWriter, asyncio.Task[None], Subscription]] = {}
         self._moves = asyncio.Lock()
         self._settled = asyncio.Event()
         self._ring = Ring(())
         self._changed = asyncio.Event()
 
-    def writer(self, partition: int) -> PartitionWriter | None:
-        """The writer of a partition, if this node runs it."""
-        running = self._running.get(partition)
+    def writer(self, family: str, partition: int) -> PartitionWriter | None:
+        """The writer of a partition of a family, if this node runs it."""
+        running = self._running.get((family, partition))
         return running[0] if running else None
 
     async def ready(self) -> None:
@@ -123,19 +122,23 @@ class WriterNode:
             self._changed.set()
 
     async def _follow(self, ring: Ring) -> None:
-        owned = ring.owned(self.node_id, self._family, self._partitions)
+        owned = {
+            (family, partition)
+            for family in subjects.FAMILIES
+            for partition in ring.owned(self.node_id, family, self._partitions)
+        }
         async with self._moves:
-            for partition in sorted(self._running.keys() - owned):
-                writer, task, door = self._running.pop(partition)
+            for lost in sorted(self._running.keys() - owned):
+                writer, task, door = self._running.pop(lost)
                 await door.close()
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 log_.info("gave up partition", stream=writer.stream)
-            for partition in sorted(owned - self._running.keys()):
-                writer = self._make_writer(partition)
+            for family, partition in sorted(owned - self._running.keys()):
+                writer = self._make_writer(family, partition)
                 task = asyncio.create_task(writer.run())
-                door = await self._bus.respond(subjects.command(self._family, partition), _answer(writer))
-                self._running[partition] = (writer, task, door)
+                door = await self._bus.respond(subjects.command(family, partition), _answer(writer))
+                self._running[family, partition] = (writer, task, door)
                 log_.info("took over partition", stream=writer.stream)
         self._settled.set()
 
@@ -162,9 +165,8 @@ class Router:
         local: the writers of this process, if it has that role.
     """
 
-    def __init__(self, bus: Bus, *, family: str, partitions: int, local: WriterNode | None = None) -> None:
+    def __init__(self, bus: Bus, *, partitions: int, local: WriterNode | None = None) -> None:
         self._bus = bus
-        self._family = family
         self._partitions = partitions
         self._local = local
 
@@ -176,13 +178,12 @@ class Router:
             refused: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
             refused.set_exception(refusal)
             return refused
-        writer = self._local.writer(partition) if self._local else None
+        writer = self._local.writer(command.family, partition) if self._local else None
         if writer is not None:
             return writer.submit(command)
-        return asyncio.ensure_future(self._request(partition, _encode(command)))
+        return asyncio.ensure_future(self._request(subjects.command(command.family, partition), _encode(command)))
 
-    async def _request(self, partition: int, request: bytes) -> Result:
-        subject = subjects.command(self._family, partition)
+    async def _request(self, subject: str, request: bytes) -> Result:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + MOVING_S
         while True:

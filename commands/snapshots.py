@@ -12,11 +12,11 @@ PATIENCE_S = 1.0  # longer than this, replaying the log is the better way
 
 log_ = structlog.get_logger(__name__)
 
-_LOAD = "SELECT version, sequence, schema, state FROM snapshots WHERE aggregate_id = %s"
+_LOAD = "SELECT version, sequence, schema, state FROM snapshots WHERE family = %s AND aggregate_id = %s"
 # Another schema replaces whatever is there: after an upgrade the old ones are of no use to anybody.
 _SAVE = """
-    INSERT INTO snapshots (aggregate_id, version, sequence, schema, state) VALUES (%s, %s, %s, %s, %s)
-    ON CONFLICT (aggregate_id) DO UPDATE
+    INSERT INTO snapshots (family, aggregate_id, version, sequence, schema, state) VALUES (%s, %s, %s, %s, %s, %s)
+    ON CONFLICT (family, aggregate_id) DO UPDATE
     SET version = excluded.version, sequence = excluded.sequence, schema = excluded.schema, state = excluded.state
     WHERE snapshots.version < excluded.version OR snapshots.schema <> excluded.schema"""
 
@@ -27,20 +27,27 @@ class PostgresSnapshots:
     def __init__(self, pool: AsyncConnectionPool) -> None:
         self._pool = pool
 
-    async def load(self, aggregate_id: str) -> Snapshot | None:
+    async def load(self, family: str, aggregate_id: str) -> Snapshot | None:
         """The newest snapshot; `None` if there is none, or Postgres gives none within a second."""
         try:
             async with asyncio.timeout(PATIENCE_S), self._pool.connection(timeout=PATIENCE_S) as connection:
-                cursor = await connection.execute(_LOAD, (aggregate_id,), binary=True)
+                cursor = await connection.execute(_LOAD, (family, aggregate_id), binary=True)
                 row = await cursor.fetchone()
         except (psycopg.Error, OSError, TimeoutError) as error:
             log_.warning("snapshot not loaded; the log is replayed", aggregate_id=aggregate_id, error=repr(error))
             return None
-        return Snapshot(aggregate_id, *row) if row else None
+        return Snapshot(family, aggregate_id, *row) if row else None
 
     async def save(self, snapshot: Snapshot) -> None:
         """Keep a snapshot, unless a newer one is kept already. A failure is logged, not raised."""
-        values = (snapshot.aggregate_id, snapshot.version, snapshot.sequence, snapshot.schema, snapshot.state)
+        values = (
+            snapshot.family,
+            snapshot.aggregate_id,
+            snapshot.version,
+            snapshot.sequence,
+            snapshot.schema,
+            snapshot.state,
+        )
         try:
             async with self._pool.connection(timeout=PATIENCE_S) as connection:
                 await connection.execute(_SAVE, values)

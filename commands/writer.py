@@ -5,7 +5,7 @@ One group at a time: while an append is under way the next commands gather, and 
 alone learns it from a failed expectation, forgets everything it held, reads the tail and decides again.
 
 A command that needs what is not in memory leaves the queue with its lane, and comes back when that is loaded: a slow
-load delays one conversation, never the partition.
+load delays one conversation, never the partition. A command that comes too soon is put aside alone (`commands.asides`).
 """
 
 import asyncio
@@ -17,14 +17,16 @@ from typing import Any
 import structlog
 
 from commands import metrics
+from commands.asides import Asides
 from commands.cache import AggregateCache
 from commands.command import Command, NotLoaded, Result
 from commands.decision import Decision, Group, Pending
 from commands.ports import ReceiptLookup
-from commands.repository import Repository
-from domain.conversations import Conversation, ReceiptUnknown
+from commands.repository import Repository, Snapshotted
+from domain.conversations import ReceiptUnknown
 from domain.errors import DomainError, Unavailable
 from domain.ids import IdSequence
+from domain.users import TooSoon
 from streams import subjects
 from streams.ports import BATCH_MAX, AppendUnknown, Log, LogError, LogUnavailable, WrongSequence
 
@@ -69,6 +71,7 @@ class PartitionWriter:
         self._queue: deque[Pending] = deque()
         self._wake = asyncio.Event()
         self._parked: dict[str, list[Pending]] = {}
+        self._asides = Asides(self._give_back)
         self._background: set[asyncio.Task[None]] = set()
         self._cache = AggregateCache(cache_bytes)
         self._ids = IdSequence()
@@ -110,7 +113,8 @@ class PartitionWriter:
         for task in self._background:
             task.cancel()
         await asyncio.gather(self._appending, *self._background, return_exceptions=True)
-        waiting = [*self._queue, *(pending for lane in self._parked.values() for pending in lane)]
+        parked = (pending for lane in self._parked.values() for pending in lane)
+        waiting = [*self._queue, *parked, *self._asides.clear()]
         self._queue.clear()
         self._parked.clear()
         for pending in waiting:
@@ -163,6 +167,10 @@ class PartitionWriter:
             self._park(lane, pending, self._load(missing.aggregate_id))
         except ReceiptUnknown as unknown:
             self._park(lane, pending, self._look_up(pending, unknown))
+        except TooSoon as soon:
+            if not self._asides.put(pending, soon, (soon.ready_at - decision.now).total_seconds()):
+                self._metrics.refused.inc()
+                pending.settle(Unavailable("too many commands are waiting; try again"))
         except Exception as defect:
             log_.exception("command failed", command=type(pending.command).__name__, partition=self._partition)
             del decision.group.records[before:]  # all of a command or nothing
@@ -262,7 +270,7 @@ class PartitionWriter:
             loaded = self._cache.get(aggregate_id)
             if loaded is None:
                 continue
-            if self._repository.wants_snapshot(loaded) and isinstance(loaded.aggregate, Conversation):
+            if self._repository.wants_snapshot(loaded) and isinstance(loaded.aggregate, Snapshotted):
                 loaded.snapshot_version = loaded.aggregate.version
                 snapshot = self._repository.snapshot_of(loaded.aggregate, first + index)
                 self._spawn(self._repository.save(snapshot))
@@ -310,12 +318,15 @@ class PartitionWriter:
             failure = error
         waiting = self._parked.pop(lane, [])
         if failure is None:
-            self._queue.extend(waiting)
-            self._wake.set()
+            self._give_back(waiting)
             return
         log_.warning("a command could not be prepared", lane=lane, error=repr(failure))
         for pending in waiting:
             pending.settle(Unavailable("what this needs could not be read; try again"))
+
+    def _give_back(self, waiting: list[Pending]) -> None:
+        self._queue.extend(waiting)
+        self._wake.set()
 
     async def _load(self, aggregate_id: str) -> None:
         """Load an aggregate. What was read before the fence fell may be old by now, and is read again."""

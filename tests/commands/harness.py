@@ -63,9 +63,10 @@ class Snapshots:
         self.kept: dict[str, Snapshot] = {}
         self.loads = 0
 
-    async def load(self, aggregate_id: str) -> Snapshot | None:
+    async def load(self, family: str, aggregate_id: str) -> Snapshot | None:
         self.loads += 1
-        return self.kept.get(aggregate_id)
+        snapshot = self.kept.get(aggregate_id)
+        return snapshot if snapshot and snapshot.family == family else None
 
     async def save(self, snapshot: Snapshot) -> None:
         self.kept[snapshot.aggregate_id] = snapshot
@@ -108,18 +109,19 @@ def wall_ms() -> int:
 async def writing(
     log: Log,
     *,
+    family: str = subjects.CONV,
     snapshots: Snapshots | None = None,
     receipts: LogReceipts | None = None,
     clock_ms: Callable[[], int] = wall_ms,
     queue_max: int = 10_000,
     cache_bytes: int = 1 << 26,
 ) -> AsyncIterator[PartitionWriter]:
-    """A running writer of partition 0."""
+    """A running writer of partition 0 of a family."""
     writer = PartitionWriter(
         log,
-        Repository(log, snapshots or Snapshots(), family=subjects.CONV, partition=0),
+        Repository(log, snapshots or Snapshots(), family=family, partition=0),
         receipts or LogReceipts(log),
-        family=subjects.CONV,
+        family=family,
         partition=0,
         clock_ms=clock_ms,
         queue_max=queue_max,
@@ -156,10 +158,10 @@ def message(conversation: int, client_msg_id: str, text: str = "hi", actor: str 
     return PostMessage(actor_id=actor, conversation_id=conversation, client_msg_id=client_msg_id, text=text)
 
 
-async def events_of(log: Log, aggregate_id: str) -> list[Event]:
+async def events_of(log: Log, aggregate_id: str, family: str = subjects.CONV) -> list[Event]:
     """Every event of an aggregate, as the log has it."""
-    subject = subjects.aggregate(subjects.CONV, 0, aggregate_id)
-    return [codec.decode(delivery) async for delivery in log.read(STREAM, subject=subject)]
+    subject = subjects.aggregate(family, 0, aggregate_id)
+    return [codec.decode(delivery) async for delivery in log.read(subjects.stream(family, 0), subject=subject)]
 
 
 async def texts_of(log: Log, conversation: int) -> list[str]:

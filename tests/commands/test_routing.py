@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -10,14 +12,25 @@ from commands.conversations import ConversationResult, CreateConversation
 from commands.messages import MessageResult
 from commands.repository import Repository
 from commands.routing import Router, WriterNode
+from commands.users import (
+    BlockPair,
+    ChangeOwnSettings,
+    OwnSettingsResult,
+    ProfileResult,
+    RegisterDevice,
+    RevokeDevice,
+    UpdateProfile,
+)
 from commands.writer import PartitionWriter
-from domain.errors import DomainError, Invalid, NotFound, Unavailable
+from domain.errors import DomainError, Invalid, NotFound, Revoked, Unavailable
+from domain.ids import user_slot
 from streams import subjects
 from streams.memory import MemoryBus, MemoryLog, MemoryNodes
 from streams.topology import Topology
 from tests.commands.harness import LogReceipts, Snapshots, message, wall_ms
 
 PARTITIONS = 4
+ALL = len(subjects.FAMILIES) * PARTITIONS
 
 
 async def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
@@ -34,12 +47,12 @@ class Deployment:
         self.log = MemoryLog(self.bus)
         self.nodes = MemoryNodes()
 
-    def make_writer(self, partition: int) -> PartitionWriter:
+    def make_writer(self, family: str, partition: int) -> PartitionWriter:
         return PartitionWriter(
             self.log,
-            Repository(self.log, Snapshots(), family=subjects.CONV, partition=partition),
+            Repository(self.log, Snapshots(), family=family, partition=partition),
             LogReceipts(self.log),
-            family=subjects.CONV,
+            family=family,
             partition=partition,
             clock_ms=wall_ms,
             queue_max=10_000,
@@ -48,7 +61,7 @@ class Deployment:
 
     @contextlib.asynccontextmanager
     async def node(self, node_id: str) -> AsyncIterator[WriterNode]:
-        node = WriterNode(node_id, self.nodes, self.bus, self.make_writer, family=subjects.CONV, partitions=PARTITIONS)
+        node = WriterNode(node_id, self.nodes, self.bus, self.make_writer, partitions=PARTITIONS)
         task = asyncio.create_task(node.run())
         try:
             yield node
@@ -57,7 +70,7 @@ class Deployment:
             await asyncio.gather(task, return_exceptions=True)
 
     def router(self, local: WriterNode | None = None) -> Router:
-        return Router(self.bus, family=subjects.CONV, partitions=PARTITIONS, local=local)
+        return Router(self.bus, partitions=PARTITIONS, local=local)
 
 
 @pytest.fixture
@@ -67,8 +80,9 @@ async def deployment() -> Deployment:
     return deployment
 
 
-def owned(node: WriterNode) -> set[int]:
-    return {partition for partition in range(PARTITIONS) if node.writer(partition)}
+def owned(node: WriterNode) -> set[tuple[str, int]]:
+    everything = itertools.product(subjects.FAMILIES, range(PARTITIONS))
+    return {(family, partition) for family, partition in everything if node.writer(family, partition)}
 
 
 async def create(router: Router, placement: int, actor: str = "alice") -> int:
@@ -81,7 +95,7 @@ async def create(router: Router, placement: int, actor: str = "alice") -> int:
 
 async def test_a_lone_node_owns_every_partition(deployment: Deployment) -> None:
     async with deployment.node("a") as node:
-        await eventually(lambda: owned(node) == set(range(PARTITIONS)))
+        await eventually(lambda: len(owned(node)) == ALL)
         router = deployment.router(node)
         conversations = [await create(router, placement) for placement in range(8)]
         assert {conversation >> 12 & 1023 for conversation in conversations} == set(range(8))
@@ -89,7 +103,7 @@ async def test_a_lone_node_owns_every_partition(deployment: Deployment) -> None:
 
 async def test_a_process_without_writers_reaches_them_over_the_bus(deployment: Deployment) -> None:
     async with deployment.node("a") as node:
-        await eventually(lambda: len(owned(node)) == PARTITIONS)
+        await eventually(lambda: len(owned(node)) == ALL)
         router = deployment.router()
         conversation = await create(router, 3)
         acks = await asyncio.gather(*(router.dispatch(message(conversation, f"m{i}")) for i in range(50)))
@@ -97,9 +111,38 @@ async def test_a_process_without_writers_reaches_them_over_the_bus(deployment: D
 
 
 @pytest.mark.parametrize("remote", [True, False])
+async def test_a_command_of_a_user_goes_to_their_own_partition(deployment: Deployment, remote: bool) -> None:
+    async with deployment.node("a") as node:
+        await eventually(lambda: len(owned(node)) == ALL)
+        router = deployment.router(None if remote else node)
+        users = [f"user.{i}" for i in range(8)]
+        results = [await router.dispatch(UpdateProfile(actor_id=user, display_name=user)) for user in users]
+    assert results == [ProfileResult(display_name=user, avatar_url=None, attributes={}) for user in users]
+    for user in users:
+        partition = user_slot(user) % PARTITIONS
+        last = await deployment.log.last(
+            subjects.stream(subjects.USER, partition), subjects.aggregate("user", partition, user)
+        )
+        assert last is not None
+
+
+@pytest.mark.parametrize("remote", [True, False])
+async def test_what_is_not_given_is_told_on_the_way_from_what_is_cleared(deployment: Deployment, remote: bool) -> None:
+    async with deployment.node("a") as node:
+        await eventually(lambda: len(owned(node)) == ALL)
+        router = deployment.router(None if remote else node)
+        await router.dispatch(UpdateProfile(actor_id="ann", display_name="Ann", avatar_url="https://a.example/a.png"))
+        result = await router.dispatch(UpdateProfile(actor_id="ann", avatar_url=None))
+        muted_until = datetime(2030, 1, 1, tzinfo=UTC)
+        muted = await router.dispatch(ChangeOwnSettings(actor_id="ann", conversation_id=5, muted_until=muted_until))
+    assert result == ProfileResult(display_name="Ann", avatar_url=None, attributes={})
+    assert muted == OwnSettingsResult(muted_until="2030-01-01T00:00:00.000Z", pinned=False, hidden=False)
+
+
+@pytest.mark.parametrize("remote", [True, False])
 async def test_refusals_keep_their_code_and_field_on_the_way(deployment: Deployment, remote: bool) -> None:
     async with deployment.node("a") as node:
-        await eventually(lambda: len(owned(node)) == PARTITIONS)
+        await eventually(lambda: len(owned(node)) == ALL)
         router = deployment.router(None if remote else node)
         conversation = await create(router, 3)
         with pytest.raises(Invalid) as refusal:
@@ -109,6 +152,13 @@ async def test_refusals_keep_their_code_and_field_on_the_way(deployment: Deploym
             await router.dispatch(message(conversation, "m1", actor="mallory"))
         with pytest.raises(Invalid):
             await router.dispatch(CreateConversation(actor_id="alice", kind="direct", members=["alice"], placement=0))
+        with pytest.raises(Invalid):
+            await router.dispatch(BlockPair(actor_id="alice", other_id="alice", blocks=True))
+        register = RegisterDevice(actor_id="alice", device_id="phone", kind="mobile")
+        await router.dispatch(register)
+        await router.dispatch(RevokeDevice(actor_id="alice", device_id="phone"))
+        with pytest.raises(Revoked):
+            await router.dispatch(register)
 
 
 async def test_partitions_move_when_nodes_come_and_go_and_nothing_is_lost(deployment: Deployment) -> None:
@@ -128,13 +178,13 @@ async def test_partitions_move_when_nodes_come_and_go_and_nothing_is_lost(deploy
                     acked[key] = result.seq
 
     async with deployment.node("a") as first:
-        await eventually(lambda: len(owned(first)) == PARTITIONS)
+        await eventually(lambda: len(owned(first)) == ALL)
         conversations = [await create(router, placement) for placement in range(PARTITIONS)]
         senders = [asyncio.create_task(send(c, who)) for c in conversations for who in ("alice", "bob")]
         async with deployment.node("b") as second:
             await eventually(lambda: bool(owned(second)) and not owned(first) & owned(second))
             await eventually(lambda: len(acked) > 400)
-        await eventually(lambda: len(owned(first)) == PARTITIONS)
+        await eventually(lambda: len(owned(first)) == ALL)
         count = len(acked)
         await eventually(lambda: len(acked) > count + 200)
         stop.set()

@@ -11,7 +11,7 @@ from commands.ports import Snapshot
 from commands.snapshots import PostgresSnapshots
 from migrations.postgres.apply import upgrade
 
-SNAPSHOT = Snapshot("42", version=10, sequence=99, schema=1, state=b"\x00state\xff")
+SNAPSHOT = Snapshot("conv", "42", version=10, sequence=99, schema=1, state=b"\x00state\xff")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -25,17 +25,26 @@ async def snapshots(postgres_url: str) -> AsyncIterator[PostgresSnapshots]:
 
 async def test_a_saved_snapshot_is_loaded(snapshots: PostgresSnapshots) -> None:
     await snapshots.save(SNAPSHOT)
-    assert await snapshots.load("42") == SNAPSHOT
-    assert await snapshots.load("43") is None
+    assert await snapshots.load("conv", "42") == SNAPSHOT
+    assert await snapshots.load("conv", "43") is None
+
+
+async def test_a_user_and_a_conversation_of_one_id_are_two(snapshots: PostgresSnapshots) -> None:
+    await snapshots.save(SNAPSHOT)
+    assert await snapshots.load("user", "42") is None
+    of_user = replace(SNAPSHOT, family="user", version=3)
+    await snapshots.save(of_user)
+    assert await snapshots.load("user", "42") == of_user
+    assert await snapshots.load("conv", "42") == SNAPSHOT
 
 
 async def test_an_older_snapshot_does_not_replace_a_newer(snapshots: PostgresSnapshots) -> None:
     await snapshots.save(SNAPSHOT)
     await snapshots.save(replace(SNAPSHOT, version=9, state=b"older"))
-    assert await snapshots.load("42") == SNAPSHOT
+    assert await snapshots.load("conv", "42") == SNAPSHOT
     newer = replace(SNAPSHOT, version=11, state=b"newer")
     await snapshots.save(newer)
-    assert await snapshots.load("42") == newer
+    assert await snapshots.load("conv", "42") == newer
 
 
 async def test_without_postgres_there_is_no_snapshot_and_no_error() -> None:
@@ -44,5 +53,5 @@ async def test_without_postgres_there_is_no_snapshot_and_no_error() -> None:
     snapshots = PostgresSnapshots(pool)
     async with asyncio.timeout(5):
         await snapshots.save(SNAPSHOT)
-        assert await snapshots.load("42") is None
+        assert await snapshots.load("conv", "42") is None
     await pool.close()

@@ -1,7 +1,6 @@
 """The partition writer, over the memory log and over JetStream: grouping, fencing, idempotency, unknown outcomes."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from domain.conversations import RECEIPTS_MAX
 from domain.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from domain.events import Event
 from streams import codec
-from streams.jetstream import JetStream
 from streams.memory import MemoryLog
 from streams.ports import AppendUnknown, LogUnavailable, Record
 from streams.topology import Topology
@@ -29,23 +27,6 @@ from tests.commands.harness import (
     texts_of,
     writing,
 )
-from tests.conftest import NatsServerFactory
-
-
-@pytest.fixture(params=["memory", "jetstream"])
-async def log(request: pytest.FixtureRequest, nats_server: NatsServerFactory) -> AsyncIterator[FaultyLog]:
-    if request.param == "memory":
-        memory = MemoryLog()
-        await memory.ensure(Topology())
-        yield FaultyLog(memory)
-        return
-    server = await nats_server()
-    connection = await JetStream.connect(server.url, name="test")
-    try:
-        await connection.log.ensure(Topology())
-        yield FaultyLog(connection.log)
-    finally:
-        await connection.close()
 
 
 async def test_an_ack_carries_the_seq_that_the_log_holds(log: FaultyLog) -> None:
