@@ -8,24 +8,41 @@ SHOWN_MAX = 100  # differences named in a report; all are counted
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One place where log and read model do not agree, or where the log contradicts itself."""
+    """One place where log and read model do not agree, or where the log contradicts itself.
+
+    Attributes:
+        where: the read model, or `log`, or `checkpoints`.
+        conversation_id: the conversation concerned, if one is. user_id: the user, likewise.
+    """
 
     where: str
-    conversation_id: int | None
     what: str
+    conversation_id: int | None = None
+    user_id: str | None = None
+
+    def __str__(self) -> str:
+        about = "" if self.conversation_id is None else f" conversation {self.conversation_id}:"
+        about += "" if self.user_id is None else f" user {self.user_id}:"
+        return f"{self.where}:{about} {self.what}"
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
         id_ = None if self.conversation_id is None else str(self.conversation_id)
-        return {"where": self.where, "conversation_id": id_, "what": self.what}
+        return {"where": self.where, "conversation_id": id_, "user_id": self.user_id, "what": self.what}
 
 
 @dataclass(slots=True)
 class ModelReport:
-    """One read model: how many conversations and rows the log says it has, and where it differs."""
+    """One read model: how many conversations or users and rows the log says it has, and where it differs.
+
+    Attributes:
+        keys: what its rows are told apart by: `conversations` or `users`.
+        key_count: how many of them have rows.
+    """
 
     model: str
-    conversations: int
+    keys: str
+    key_count: int
     rows: int
     differences: list[Difference] = field(default_factory=list)
 
@@ -41,6 +58,7 @@ class Report:
 
     events: int
     conversations: int
+    users: int
     models: list[ModelReport]
     faults: list[Difference]
 
@@ -60,9 +78,10 @@ class Report:
             "equal": self.equal,
             "events": self.events,
             "conversations": self.conversations,
+            "users": self.users,
             "models": {
                 model.model: {
-                    "conversations": model.conversations,
+                    model.keys: model.key_count,
                     "rows": model.rows,
                     "different": len(model.differences),
                 }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from domain.events import Event, MessagePosted
 from projections.projection import Connection, LoggedEvent
+from projections.staging import arrays
 from streams.public import to_public
 
 PREVIEW_CHARACTERS = 140  # about two lines of an inbox on a telephone
@@ -51,8 +52,7 @@ class HeadsProjection:
             if head is not None and isinstance(event, MessagePosted):
                 head.message = event
         if heads:
-            columns = zip(*[_row(head) for head in heads.values()], strict=True)
-            await connection.execute(_MERGE, [list(column) for column in columns], prepare=True)
+            await connection.execute(_MERGE, arrays(map(_row, heads.values())), prepare=True)
 
 
 def _row(head: _Head) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from psycopg.errors import UniqueViolation
 
-from domain.events import ConversationReserved, Event, MessagePosted
+from domain.events import OF_CONVERSATIONS, Event, MessagePosted
 from projections import tables
 from projections.months import ensure_months
 from projections.projection import Connection, LoggedEvent
@@ -18,6 +18,8 @@ from projections.staging import Staging
 from streams.public import message_of, to_public
 
 _to_json = msgspec.json.Encoder().encode
+
+_PUBLIC = frozenset(OF_CONVERSATIONS)
 
 
 class MessagesProjection:
@@ -31,7 +33,7 @@ class MessagesProjection:
 
     async def apply(self, connection: Connection, batch: Sequence[LoggedEvent]) -> None:
         """See `Projection.apply`. Makes the partition of a month that the batch is the first to touch."""
-        changes = [logged for logged in batch if not isinstance(logged.event, ConversationReserved)]
+        changes = [logged for logged in batch if type(logged.event) in _PUBLIC]
         if not changes:
             return
         messages = [(sequence, event) for sequence, event in changes if isinstance(event, MessagePosted)]

@@ -1,15 +1,18 @@
-"""Rows to Postgres in bulk, by binary COPY: merged through a temporary table, or straight into the table."""
+"""Rows to Postgres in bulk, by binary COPY: merged through a temporary table, or straight into the table.
+
+Few rows go as arrays: COPY costs round trips of its own, the parameters of a statement over `unnest` cost none.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from psycopg import sql
 from sqlalchemy import Table
-from sqlalchemy.types import BigInteger, DateTime, Integer
+from sqlalchemy.types import BigInteger, Boolean, DateTime, Integer
 
 from projections.projection import Connection
 
-_TYPES: dict[type[Any], str] = {BigInteger: "int8", Integer: "int4", DateTime: "timestamptz"}
+_TYPES: dict[type[Any], str] = {BigInteger: "int8", Integer: "int4", DateTime: "timestamptz", Boolean: "bool"}
 
 
 class Staging:
@@ -56,3 +59,8 @@ class Staging:
             copy.set_types(self._types)
             for row in rows:
                 await copy.write_row(row)
+
+
+def arrays(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """Rows, at least one, as an array a column: what a statement over `unnest` takes."""
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -9,6 +9,7 @@ nothing is asked of the inside. Text that is compared or ordered collates as byt
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Index,
@@ -52,6 +53,8 @@ conversations = Table(
     PrimaryKeyConstraint("conversation_id"),
 )
 
+# `joined_version` and `joined_sequence` are those of the event that made them a member; `posted_seq` is their own
+# newest message since, 0 without one.
 members = Table(
     "members",
     metadata,
@@ -60,8 +63,24 @@ members = Table(
     Column("role", _Name, nullable=False),
     Column("joined_seq", BigInteger, nullable=False),
     Column("joined_at", _Time, nullable=False),
+    Column("joined_version", BigInteger, nullable=False),
+    Column("joined_sequence", BigInteger, nullable=False),
+    Column("posted_seq", BigInteger, nullable=False),
     PrimaryKeyConstraint("conversation_id", "user_id"),
-    Index("members_user_id", "user_id"),
+    Index("members_user_id", "user_id", "joined_sequence"),
+)
+
+# The newest time a user was removed from a conversation, kept when they are put in again: what a device that was away
+# is told, and up to which version.
+departures = Table(
+    "departures",
+    metadata,
+    Column("user_id", _Name, nullable=False),
+    Column("conversation_id", _Id, nullable=False),
+    Column("joined_version", BigInteger, nullable=False),
+    Column("left_version", BigInteger, nullable=False),
+    Column("left_sequence", BigInteger, nullable=False),
+    PrimaryKeyConstraint("user_id", "conversation_id"),
 )
 
 heads = Table(
@@ -112,13 +131,82 @@ changes = Table(
     postgresql_partition_by="RANGE (occurred_at)",
 )
 
+# -- users: `sequence` is that of the event that last changed the row, in the user's own partition ---------------
+
+# `version` is of the user's newest event of any kind; without a profile the other columns are empty.
+users = Table(
+    "users",
+    metadata,
+    Column("user_id", _Name, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("display_name", Text),
+    Column("avatar_url", Text),
+    Column("attributes", Text, nullable=False),
+    Column("profile_at", _Time),
+    Column("profile_sequence", BigInteger, nullable=False),
+    PrimaryKeyConstraint("user_id"),
+)
+
+# `revoked_at` is the newest time; it stays when a newer token registers the device anew.
+devices = Table(
+    "devices",
+    metadata,
+    Column("user_id", _Name, nullable=False),
+    Column("device_id", _Name, nullable=False),
+    Column("kind", _Name, nullable=False),
+    Column("registered_at", _Time, nullable=False),
+    Column("revoked_at", _Time),
+    Column("sequence", BigInteger, nullable=False),
+    PrimaryKeyConstraint("user_id", "device_id"),
+)
+
+# One that was taken back stays, so that a device that was away is told.
+blocks = Table(
+    "blocks",
+    metadata,
+    Column("user_id", _Name, nullable=False),
+    Column("blocked_id", _Name, nullable=False),
+    Column("blocked", Boolean, nullable=False),
+    Column("changed_at", _Time, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    PrimaryKeyConstraint("user_id", "blocked_id"),
+)
+
+# Read markers, as they were moved; who posted has read their own message without one (`members.posted_seq`).
+markers = Table(
+    "markers",
+    metadata,
+    Column("conversation_id", _Id, nullable=False),
+    Column("user_id", _Name, nullable=False),
+    Column("read_seq", BigInteger, nullable=False),
+    Column("read_at", _Time, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    PrimaryKeyConstraint("conversation_id", "user_id"),
+    Index("markers_user_id", "user_id", "sequence"),
+)
+
+own_settings = Table(
+    "own_settings",
+    metadata,
+    Column("user_id", _Name, nullable=False),
+    Column("conversation_id", _Id, nullable=False),
+    Column("muted_until", _Time),
+    Column("pinned", Boolean, nullable=False),
+    Column("hidden", Boolean, nullable=False),
+    Column("occurred_at", _Time, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    PrimaryKeyConstraint("user_id", "conversation_id"),
+)
+
 snapshots = Table(
     "snapshots",
     metadata,
+    Column("family", _Name, nullable=False),
     Column("aggregate_id", _Name, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("schema", Integer, nullable=False),
     Column("state", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("aggregate_id"),
+    PrimaryKeyConstraint("family", "aggregate_id"),
 )

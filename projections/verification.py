@@ -1,47 +1,85 @@
-"""Proof that the read models are what the log says: a fold of its own, compared conversation by conversation.
+"""Proof that the read models are what the log says: a fold of its own, compared by conversation and by user.
 
 The database is read in one snapshot, and the log up to the checkpoints in that snapshot, each read model up to its
 own; so it compares exactly while others write. Histories are compared by count and digest, so memory follows the
-number of conversations, not of messages. The log itself is checked too: versions and seqs without a hole, no
-`client_msg_id` used twice by one sender.
+number of conversations and of users' markers, not of messages. The log itself is checked too: versions and seqs
+without a hole, no `client_msg_id` used twice by one sender.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import psycopg
 
+from domain.events import Event
+from projections import log_fold, log_fold_users
 from projections.differences import Difference, ModelReport, Report
-from projections.log_fold import Digest, LogFold
+from projections.digests import Digest
 from streams import subjects
 from streams.codec import decode
 from streams.ports import Log
 
-PROJECTIONS = ("conversations", "heads", "messages")
 _POLL_S = 0.05
 _ROWS_A_FETCH = 2_000
 
-# In the order of each model's key, with the columns that `LogFold` digests, in its order.
-_ROWS = {
-    "conversations": "SELECT conversation_id, kind, name, settings, created_by, created_at, member_count "
-    "FROM conversations",
-    "members": "SELECT conversation_id, user_id, role, joined_seq, joined_at FROM members",
-    "heads": "SELECT conversation_id, version, sequence, updated_at, last_seq, last_message_id, last_sender_id, "
-    "last_message_at, preview FROM heads",
-    "messages": "SELECT conversation_id, seq, created_at, version, sequence, message_id, sender_id, client_msg_id, "
-    "reply_to, body, mentions FROM messages ORDER BY conversation_id, seq",
-    "changes": "SELECT conversation_id, version, occurred_at, sequence, type, actor_id, data "
-    "FROM changes ORDER BY conversation_id, version",
-}
+Key: TypeAlias = int | str  # a conversation's id, or a user's
 
 
 class CannotCompare(Exception):
     """There is nothing to compare with: a server or a schema is missing, or the projections do not run."""
 
 
-async def verify(log: Log, postgres_url: str, *, partitions: int, wait_s: float, family: str = subjects.CONV) -> Report:
+class LogFold(Protocol):
+    """Folds one partition's log into what the read models of a family must hold, and knows nothing of the projections.
+
+    Attributes:
+        events: how many were taken.
+        faults: where the log contradicts itself.
+    """
+
+    events: int
+    faults: list[Difference]
+
+    def __len__(self) -> int:
+        """How many conversations or users the log has."""
+        ...
+
+    def add(self, sequence: int, event: Event) -> None:
+        """Take the next event."""
+        ...
+
+    def expected(self, model: str) -> Iterator[tuple[Key, Digest]]:
+        """Of each conversation or user with rows in a read model: the id, and the digest of those rows."""
+        ...
+
+
+class _Family(NamedTuple):
+    """How the read models of a family are verified. `keys`: what they are compared by."""
+
+    keys: str
+    projections: tuple[str, ...]
+    rows: Mapping[str, str]
+    make_fold: Callable[[dict[str, int]], LogFold]
+
+
+_FAMILIES = {
+    subjects.CONV: _Family("conversations", log_fold.PROJECTIONS, log_fold.ROWS, log_fold.ConversationsFold),
+    subjects.USER: _Family("users", log_fold_users.PROJECTIONS, log_fold_users.ROWS, log_fold_users.UsersFold),
+}
+
+
+class _Partition(NamedTuple):
+    family: str
+    number: int
+
+    @property
+    def stream(self) -> str:
+        return subjects.stream(self.family, self.number)
+
+
+async def verify(log: Log, postgres_url: str, *, partitions: int, wait_s: float) -> Report:
     """Compare log and read models.
 
     Args:
@@ -52,68 +90,88 @@ async def verify(log: Log, postgres_url: str, *, partitions: int, wait_s: float,
         CannotCompare: Postgres or the schema is missing, or a projection has never run.
         LogUnavailable: the log cannot be read.
     """
-    streams = [subjects.stream(family, partition) for partition in range(partitions)]
-    ends = [await log.last_sequence(stream) for stream in streams]
+    read = [_Partition(family, number) for family in _FAMILIES for number in range(partitions)]
+    ends = {partition: await log.last_sequence(partition.stream) for partition in read}
     try:
         async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
-            reached = await _wait(lambda: _checkpoints(connection, partitions), ends, wait_s)
+            reached = await _wait(lambda: _checkpoints(connection, read), ends, wait_s)
             await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
             async with connection.transaction():
-                checkpoints = await _checkpoints(connection, partitions)
-                folds = [await _fold(log, stream, at) for stream, at in zip(streams, checkpoints, strict=True)]
-                models = [await _compare(connection, model, folds) for model in _ROWS]
+                checkpoints = await _checkpoints(connection, read)
+                folds: dict[str, list[LogFold]] = {family: [] for family in _FAMILIES}
+                for partition in read:
+                    folds[partition.family].append(await _fold(log, partition, checkpoints[partition]))
+                models = [
+                    await _compare(connection, model, _FAMILIES[family], folds[family])
+                    for family in _FAMILIES
+                    for model in _FAMILIES[family].rows
+                ]
     except psycopg.Error as error:
         raise CannotCompare(f"Postgres: {' '.join(str(error).split())}") from error
-    behind = [] if reached else [Difference("checkpoints", None, f"not at the log's end after {wait_s:g} s")]
+    behind = [] if reached else [Difference("checkpoints", f"not at the log's end after {wait_s:g} s")]
+    every = [fold for family in folds.values() for fold in family]
     return Report(
-        events=sum(fold.events for fold in folds),
-        conversations=sum(len(fold.conversations) for fold in folds),
+        events=sum(fold.events for fold in every),
+        conversations=sum(map(len, folds[subjects.CONV])),
+        users=sum(map(len, folds[subjects.USER])),
         models=models,
-        faults=[*behind, *(fault for fold in folds for fault in fold.faults)],
+        faults=[*behind, *(fault for fold in every for fault in fold.faults)],
     )
 
 
-async def _wait(checkpoints: Callable[[], Awaitable[list[dict[str, int]]]], ends: list[int], wait_s: float) -> bool:
+_Checkpoints = dict[_Partition, dict[str, int]]
+
+
+async def _wait(checkpoints: Callable[[], Awaitable[_Checkpoints]], ends: dict[_Partition, int], wait_s: float) -> bool:
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + wait_s
-    while any(min(at.values()) < end for at, end in zip(await checkpoints(), ends, strict=True)):
+    while any(min(at.values()) < ends[partition] for partition, at in (await checkpoints()).items()):
         if clock() > deadline_s:
             return False
         await asyncio.sleep(_POLL_S)
     return True
 
 
-async def _checkpoints(connection: psycopg.AsyncConnection[Any], partitions: int) -> list[dict[str, int]]:
+async def _checkpoints(connection: psycopg.AsyncConnection[Any], read: list[_Partition]) -> _Checkpoints:
     cursor = await connection.execute("SELECT partition, projection, sequence FROM checkpoints")
-    found = {(partition, projection): sequence for partition, projection, sequence in await cursor.fetchall()}
+    found = {(number, projection): sequence for number, projection, sequence in await cursor.fetchall()}
     try:
-        return [{name: found[partition, name] for name in PROJECTIONS} for partition in range(partitions)]
+        return {at: {name: found[at.number, name] for name in _FAMILIES[at.family].projections} for at in read}
     except KeyError as missing:
-        partition, projection = missing.args[0]
-        raise CannotCompare(f"the projection {projection} has never run on partition {partition}") from None
+        number, projection = missing.args[0]
+        raise CannotCompare(f"the projection {projection} has never run on partition {number}") from None
 
 
-async def _fold(log: Log, stream: str, checkpoints: dict[str, int]) -> LogFold:
-    fold = LogFold(checkpoints)
-    async for delivery in log.read(stream, up_to_sequence=max(checkpoints.values())):
+async def _fold(log: Log, partition: _Partition, checkpoints: dict[str, int]) -> LogFold:
+    fold = _FAMILIES[partition.family].make_fold(checkpoints)
+    async for delivery in log.read(partition.stream, up_to_sequence=max(checkpoints.values())):
         try:
             event = decode(delivery)
         except Exception as error:  # noqa: BLE001  # whatever it is that cannot be read is to be reported
-            fold.faults.append(Difference("log", None, f"{stream} sequence {delivery.sequence}: {error!r}"))
+            fold.faults.append(Difference("log", f"{partition.stream} sequence {delivery.sequence}: {error!r}"))
         else:
             fold.add(delivery.sequence, event)
     return fold
 
 
-async def _compare(connection: psycopg.AsyncConnection[Any], model: str, folds: list[LogFold]) -> ModelReport:
-    expected = {id_: digest for fold in folds for id_, digest in fold.expected(model)}
-    report = ModelReport(model, conversations=len(expected), rows=sum(digest.count for digest in expected.values()))
-    async for id_, digest in _found(connection, model):
-        wanted = expected.pop(id_, Digest())
+async def _compare(
+    connection: psycopg.AsyncConnection[Any], model: str, family: _Family, folds: list[LogFold]
+) -> ModelReport:
+    expected = {key: digest for fold in folds for key, digest in fold.expected(model)}
+    rows = sum(digest.count for digest in expected.values())
+    report = ModelReport(model, family.keys, key_count=len(expected), rows=rows)
+    async for key, digest in _found(connection, model, family.rows[model]):
+        wanted = expected.pop(key, Digest())
         if digest != wanted:
-            report.differences.append(Difference(model, id_, _what(wanted, digest)))
-    report.differences += [Difference(model, id_, _what(wanted, Digest())) for id_, wanted in expected.items()]
+            report.differences.append(_difference(model, key, _what(wanted, digest)))
+    report.differences += [_difference(model, key, _what(wanted, Digest())) for key, wanted in expected.items()]
     return report
+
+
+def _difference(model: str, key: Key, what: str) -> Difference:
+    if isinstance(key, int):
+        return Difference(model, what, conversation_id=key)
+    return Difference(model, what, user_id=key)
 
 
 def _what(wanted: Digest, found: Digest) -> str:
@@ -122,13 +180,13 @@ def _what(wanted: Digest, found: Digest) -> str:
     return f"{wanted.count} rows, with another content"
 
 
-async def _found(connection: psycopg.AsyncConnection[Any], model: str) -> AsyncIterator[tuple[int, Digest]]:
-    """The digest of each conversation's rows in the database. Only what is unordered is held whole."""
-    digests: dict[int, Digest] = {}
-    ordered = model in ("messages", "changes")
+async def _found(connection: psycopg.AsyncConnection[Any], model: str, rows: str) -> AsyncIterator[tuple[Key, Digest]]:
+    """The digest of the rows of each conversation or user in the database."""
+    digests: dict[Key, Digest] = {}
+    ordered = "ORDER BY" in rows
     async with connection.cursor(f"verify_{model}") as cursor:
         cursor.itersize = _ROWS_A_FETCH
-        await cursor.execute(_ROWS[model])
+        await cursor.execute(rows)
         async for row in cursor:
             row = tuple(value.astimezone(UTC) if isinstance(value, datetime) else value for value in row)
             digest = digests.setdefault(row[0], Digest())

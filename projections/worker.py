@@ -8,7 +8,9 @@ A checkpoint is the truth about what is applied. It is moved on the condition th
 it, so of two workers that both think they own a partition one applies each event and the other notices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeAlias
 
 import psycopg
 import structlog
@@ -17,13 +19,16 @@ from psycopg_pool import AsyncConnectionPool
 from projections import metrics
 from projections.progress import Progress
 from projections.projection import Connection, LoggedEvent, Projection
-from projections.reader import Interrupted, follow
+from projections.reader import BATCH_MAX, Interrupted, follow
 from streams import subjects
 from streams.codec import decode
 from streams.ports import Delivery, Log, Record
 
 CONNECT_S = 5.0  # for a connection of the pool; then Postgres counts as down
 ERROR_MAX = 500  # characters of an error kept with a dead event
+
+# Told of a commit: the stream, events that were applied, and the sequence up to which everything is.
+OnCommit: TypeAlias = Callable[[str, Sequence[LoggedEvent], int], None]
 
 log_ = structlog.get_logger(__name__)
 
@@ -43,7 +48,11 @@ class ProjectionWorker:
     Args:
         pool: open, or opened later by its maker; one connection is held during a transaction only.
         projections: what shares this reading; a projection that is behind the others catches up first.
+        family: whose partitions: of conversations, or of users.
         progress: rung after every commit.
+        on_commit: told of every commit since `run` began, of one whose answer was lost too, and of those of another
+            worker that came in between. It neither waits nor raises. Events may repeat; the sequence goes back only
+            when the database did. What a projection passed over comes as no event.
 
     Attributes:
         events_total: events applied by this worker.
@@ -59,6 +68,7 @@ class ProjectionWorker:
         family: str = subjects.CONV,
         partition: int,
         progress: Progress | None = None,
+        on_commit: OnCommit | None = None,
     ) -> None:
         self.events_total = 0
         self.dead_total = 0
@@ -70,6 +80,8 @@ class ProjectionWorker:
         self._log = log
         self._pool = pool
         self._progress = progress
+        self._on_commit = on_commit
+        self._told: int | None = None  # what `on_commit` knows to be applied
 
     @property
     def applied_sequence(self) -> int:
@@ -94,6 +106,7 @@ class ProjectionWorker:
         except psycopg.Error as error:
             raise Interrupted(f"the checkpoints could not be read: {error}") from error
         await self._check_same_log()
+        await self._tell_missed()
         return self.applied_sequence
 
     async def _check_same_log(self) -> None:
@@ -104,6 +117,27 @@ class ProjectionWorker:
                 f"the read models have applied {applied} events of {self.stream}, which has {end}: this database is of "
                 "another log, or the log was put back from an older copy; give it an empty database"
             )
+
+    async def _tell_missed(self) -> None:
+        """Tell of what was applied without this worker knowing: a commit whose answer was lost was a commit."""
+        applied = self.applied_sequence
+        if self._told is None or self._on_commit is None:
+            self._told = applied
+        if self._told == applied:
+            return
+        batch: list[LoggedEvent] = []
+        async for delivery in self._log.read(self.stream, after_sequence=self._told, up_to_sequence=applied):
+            with suppress(Exception):  # what cannot be read is in DEAD, and no projection has it
+                batch.append(LoggedEvent(delivery.sequence, decode(delivery)))
+            if len(batch) == BATCH_MAX:
+                self._tell(batch, delivery.sequence)
+                batch = []
+        self._tell(batch, applied)
+
+    def _tell(self, batch: Sequence[LoggedEvent], sequence: int) -> None:
+        self._told = sequence
+        if self._on_commit is not None:
+            self._on_commit(self.stream, batch, sequence)
 
     async def handle(self, deliveries: Sequence[Delivery]) -> int:
         """Apply deliveries; one that a projection cannot apply goes to `DEAD`, and the others on without it."""
@@ -175,6 +209,8 @@ class ProjectionWorker:
                     await projection.apply(connection, [logged for logged in batch if logged.sequence > checkpoint])
         self._checkpoints |= dict.fromkeys(behind, sequence)
         self.events_total += len(batch)
+        # Alone, a projection is ahead of the others for a while: all have applied only what the last one has.
+        self._tell(batch, self.applied_sequence)
         if self._progress is not None:
             self._progress.ring()
         metrics.APPLIED.labels(self.stream).inc(len(batch))

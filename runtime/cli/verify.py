@@ -29,7 +29,7 @@ def verify(
     url: Annotated[str | None, typer.Option(help="The server, http://host:port.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="The data dir of a local server.")] = None,
 ) -> None:
-    """Compare the log with the read models, conversation by conversation.
+    """Compare the log with the read models, by conversation and by user.
 
     Exit status: 0 equal, 1 different, 2 could not compare.
     """
@@ -60,16 +60,17 @@ async def _compare(target: Target, partitions: int, wait_s: float) -> Report:
 
 def _print(report: Report) -> None:
     console = Console(soft_wrap=True)
-    table = Table(title=f"{report.events:,} events of {report.conversations:,} conversations in the log")
+    of = f"{report.conversations:,} conversations and {report.users:,} users"
+    table = Table(title=f"{report.events:,} events of {of} in the log")
     table.add_column("read model")
-    for heading in ("conversations", "rows", "different"):
+    for heading in ("of", "rows", "different"):
         table.add_column(heading, justify="right")
     for model in report.models:
-        table.add_row(model.model, f"{model.conversations:,}", f"{model.rows:,}", f"{len(model.differences):,}")
+        of = f"{model.key_count:,} {model.keys}"
+        table.add_row(model.model, of, f"{model.rows:,}", f"{len(model.differences):,}")
     console.print(table)
     for difference in report.differences[:SHOWN_MAX]:
-        about = "" if difference.conversation_id is None else f" conversation {difference.conversation_id}:"
-        console.print(f"{difference.where}:{about} {difference.what}", markup=False, highlight=False)
+        console.print(str(difference), markup=False, highlight=False)
     hidden = len(report.differences) - SHOWN_MAX
     if hidden > 0:
         console.print(f"… and {hidden:,} more", highlight=False)

@@ -11,11 +11,12 @@ from psycopg_pool import AsyncConnectionPool
 from migrations.postgres.apply import upgrade
 from projections.progress import Progress
 from projections.projection import Projection
+from projections.tables import metadata
 from streams.memory import MemoryLog
 from streams.topology import Topology
 from tests.projections.workers import Project, Workers, projections, running
 
-TABLES = "checkpoints, conversations, members, heads, messages, changes, snapshots"
+TABLES = ", ".join(metadata.tables)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from domain import events
 from domain.conversations import Conversation
 from domain.events import Event
 from domain.ids import compose
@@ -11,6 +12,7 @@ from streams.codec import Metadata, encode
 from streams.ports import Log, Record
 
 STREAM = subjects.stream(subjects.CONV, 0)
+USERS = subjects.stream(subjects.USER, 0)
 START = datetime(2026, 1, 30, 23, 50, tzinfo=UTC)  # ten minutes before a month begins
 
 
@@ -63,10 +65,50 @@ class History:
         return self.now
 
 
+def chat(log: Log, messages: int) -> History:
+    history = History(log)
+    conversation = history.create("ann", "bob")
+    for number in range(messages):
+        history.post(conversation, "ann", f"message {number + 1}")
+    return history
+
+
 def record(event: Event) -> Record:
     return encode(event, subjects.aggregate(subjects.CONV, 0, event.originator_id), Metadata())
 
 
-async def append(log: Log, records: list[Record]) -> int:
-    last = await log.last_sequence(STREAM)
-    return await log.append(STREAM, records, expected_last_sequence=last) if records else last
+async def append(log: Log, records: list[Record], stream: str = STREAM) -> int:
+    last = await log.last_sequence(stream)
+    return await log.append(stream, records, expected_last_sequence=last) if records else last
+
+
+class UserHistory:
+    """The users' partition in the making: facts as they come, each with the next version of its user."""
+
+    def __init__(self, log: Log, *, step: timedelta = timedelta(minutes=1)) -> None:
+        self.log = log
+        self.now = START
+        self._step = step
+        self._versions: dict[str, int] = {}
+        self._records: list[Record] = []
+
+    def happened(self, user_id: str, what: type[Event], /, **fields: Any) -> None:
+        """A fact about a user. The first of all is that there is a user."""
+        self.now += self._step
+        if user_id not in self._versions:
+            self._add(user_id, events.UserCreated, originator_topic="user")
+        self._add(user_id, what, **fields)
+
+    def records(self) -> list[Record]:
+        """What happened and was not yet appended."""
+        records, self._records = self._records, []
+        return records
+
+    async def append(self) -> int:
+        """Append what happened; the stream's last sequence."""
+        return await append(self.log, self.records(), USERS)
+
+    def _add(self, user_id: str, what: type[Event], /, **fields: Any) -> None:
+        version = self._versions[user_id] = self._versions.get(user_id, 0) + 1
+        event = what(originator_id=user_id, originator_version=version, timestamp=self.now, actor_id=user_id, **fields)
+        self._records.append(encode(event, subjects.aggregate(subjects.USER, 0, user_id), Metadata()))

@@ -1,20 +1,25 @@
 """Given events, then rows: what the projections make of a log."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
+import pytest
 from psycopg_pool import AsyncConnectionPool
 
+from domain import events
+from domain.ids import pair_key
 from projections.projection import LoggedEvent
 from streams.codec import decode
 from streams.memory import MemoryLog
 from streams.public import message_of, to_public
-from tests.projections.history import STREAM, History
+from tests.projections.history import START, STREAM, History, append, record
 from tests.projections.workers import Project, applied, projections, rows
 
 ALL = {
     "conversations": "conversation_id",
     "members": "conversation_id, user_id",
+    "departures": "conversation_id, user_id",
     "heads": "conversation_id",
     "messages": "conversation_id, seq",
     "changes": "conversation_id, version",
@@ -86,6 +91,8 @@ async def test_applying_twice_is_harmless(log: MemoryLog, pool: AsyncConnectionP
     history.post(conversation, "ann", "hello")
     history.change(conversation, "ann", add=["cid"])
     history.change(conversation, "ann", remove=["bob"], roles={"cid": "admin"})
+    history.post(conversation, "cid", "hi")
+    history.change(conversation, "ann", add=["bob"])
     last = await history.append()
     async with project() as workers:
         await applied(workers, last)
@@ -96,7 +103,7 @@ async def test_applying_twice_is_harmless(log: MemoryLog, pool: AsyncConnectionP
             for again in (batch, batch[:2], batch[1:]):
                 async with connection.transaction():
                     await projection.apply(connection, again)
-    assert await everything(pool) == before
+                assert await everything(pool) == before
 
 
 async def test_a_member_added_removed_and_added_in_one_batch_is_in(
@@ -161,3 +168,96 @@ async def test_a_stored_message_is_the_posted_one(log: MemoryLog, pool: AsyncCon
     stored = await rows(pool, "SELECT message_id::text, created_at, client_msg_id FROM messages")
     message = message_of(posted)  # type: ignore[arg-type]
     assert stored == [(message.message_id, posted.timestamp, message.client_msg_id)]
+
+
+JOINED = "SELECT user_id, joined_version, joined_sequence, posted_seq FROM members ORDER BY user_id"
+DEPARTED = "SELECT user_id, joined_version, left_version, left_sequence FROM departures ORDER BY user_id"
+
+
+async def test_who_posted_has_read_their_own_message(
+    log: MemoryLog, pool: AsyncConnectionPool, project: Project
+) -> None:
+    history = History(log)
+    conversation = history.create("ann", "bob")
+    history.post(conversation, "ann", "one")
+    history.post(conversation, "bob", "two")
+    async with project() as workers:
+        await applied(workers, await history.append())
+        assert await rows(pool, JOINED) == [("ann", 1, 1, 1), ("bob", 1, 1, 2)]
+        history.post(conversation, "ann", "three")
+        await applied(workers, await history.append())
+    assert await rows(pool, JOINED) == [("ann", 1, 1, 3), ("bob", 1, 1, 2)]
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "batch by batch"])
+async def test_what_was_posted_before_leaving_does_not_count_after_coming_back(
+    log: MemoryLog, pool: AsyncConnectionPool, project: Project, together: bool
+) -> None:
+    history = History(log)
+    conversation = history.create("ann", "bob", "cid")
+    async with project() as workers:
+        history.post(conversation, "bob", "before")
+        history.post(conversation, "cid", "before")
+        if not together:
+            await applied(workers, await history.append())
+        history.change(conversation, "ann", remove=["bob", "cid"])
+        if not together:
+            await applied(workers, await history.append())
+        history.change(conversation, "ann", add=["bob", "cid"])
+        history.post(conversation, "cid", "after")
+        await applied(workers, await history.append())
+    assert await rows(pool, JOINED) == [("ann", 1, 1, 0), ("bob", 6, 6, 0), ("cid", 7, 7, 3)]
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "batch by batch"])
+async def test_a_departure_is_the_newest_and_stays_when_the_user_is_back(
+    log: MemoryLog, pool: AsyncConnectionPool, project: Project, together: bool
+) -> None:
+    history = History(log)
+    conversation = history.create("ann", "bob", "cid", "dan")
+    async with project() as workers:
+        for changes in (
+            {"remove": ["bob"]},  # version 2
+            {"add": ["bob"]},
+            {"roles": {"bob": "admin"}},
+            {"remove": ["bob"]},  # 5
+            {"remove": ["cid"]},
+            {"add": ["cid"]},
+            {"roles": {"dan": "admin"}},
+            {"remove": ["dan"]},  # 9
+        ):
+            history.change(conversation, "ann", **changes)
+            if not together:
+                await applied(workers, await history.append())
+        await applied(workers, await history.append())
+    assert await rows(pool, DEPARTED) == [("bob", 3, 5, 5), ("cid", 1, 6, 6), ("dan", 1, 9, 9)]
+    assert [user_id for user_id, *_ in await rows(pool, JOINED)] == ["ann", "cid"]
+
+
+async def test_who_leaves_without_having_been_seen_to_come_is_told_of_the_leaving_alone(
+    log: MemoryLog, pool: AsyncConnectionPool, project: Project
+) -> None:
+    history = History(log)
+    conversation = history.create("ann", "bob")
+    history.change(conversation, "ann", add=["cid"])
+    history.change(conversation, "ann", remove=["cid"])
+    records = history.records()
+    records[1] = replace(records[1], data=b"\xc1")
+    last = await append(log, records)
+    async with project() as workers:
+        await applied(workers, last)
+    assert await rows(pool, DEPARTED) == [("cid", 3, 3, 3)]
+
+
+async def test_what_is_internal_has_no_rows(log: MemoryLog, pool: AsyncConnectionPool, project: Project) -> None:
+    key = pair_key("ann", "bob").value
+    created = events.PairCreated(key, 1, START, "ann", originator_topic="pair")
+    blocked = events.PairBlocked(key, 2, START, "ann")
+    history = History(log)
+    conversation = history.create("cid", "dan")
+    last = await append(log, [record(created), *history.records(), record(blocked)])
+    async with project() as workers:
+        await applied(workers, last)
+        assert sum(worker.dead_total for worker in workers) == 0
+    for table in ("conversations", "heads", "changes"):
+        assert await rows(pool, f"SELECT conversation_id FROM {table}") == [(int(conversation.id),)]

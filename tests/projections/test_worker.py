@@ -21,24 +21,16 @@ from streams.memory import MemoryLog
 from streams.memory.log import MemoryConsumer
 from streams.ports import Delivery, LogUnavailable, Record
 from streams.topology import Topology
-from tests.projections.history import STREAM, History, append
-from tests.projections.workers import Project, applied, rows, running
+from tests.projections.history import STREAM, History, append, chat
+from tests.projections.workers import CannotApplyTheThird, Project, applied, of_conversations, rows, running
 
 CHECKPOINTS = "SELECT projection, sequence FROM checkpoints ORDER BY projection"
 SEQS = "SELECT seq FROM messages ORDER BY seq"
 
 
-def chat(log: MemoryLog, messages: int) -> History:
-    history = History(log)
-    conversation = history.create("ann", "bob")
-    for number in range(messages):
-        history.post(conversation, "ann", f"message {number + 1}")
-    return history
-
-
 async def test_the_checkpoint_moves_with_the_rows(log: MemoryLog, pool: AsyncConnectionPool, project: Project) -> None:
     last = await chat(log, 700).append()
-    async with project() as workers:
+    async with project(of_conversations()) as workers:
         await applied(workers, last)
         assert [worker.events_total for worker in workers] == [last] * 3
     assert await rows(pool, CHECKPOINTS) == [("conversations", last), ("heads", last), ("messages", last)]
@@ -242,17 +234,6 @@ async def test_what_was_applied_is_counted(log: MemoryLog, pool: AsyncConnection
         await applied(workers, last)
     assert REGISTRY.get_sample_value("riverrun_projection_events_total", labels) == before + last
     assert REGISTRY.get_sample_value("riverrun_projection_sequence", labels) == last
-
-
-class CannotApplyTheThird(MessagesProjection):
-    """Fails on one event, whatever batch it comes in."""
-
-    name = "messages"
-
-    async def apply(self, connection: Connection, batch: Sequence[LoggedEvent]) -> None:
-        if any(logged.sequence == 3 for logged in batch):
-            raise ValueError("cannot be applied")
-        await super().apply(connection, batch)
 
 
 async def test_projections_that_share_a_reading_do_not_share_a_failure(
