@@ -10,8 +10,10 @@ from domain.conversations import Conversation
 from domain.errors import NotFound, Unavailable
 from domain.messages import content_digest
 from projections.messages import MessagesProjection
+from projections.pages import Positions
 from projections.progress import Progress
 from projections.queries import Queries
+from projections.reading import POOL_S
 from streams.codec import decode
 from streams.memory import MemoryLog
 from streams.public import to_public, view_of
@@ -129,7 +131,6 @@ async def test_who_was_removed_reads_no_more(log: MemoryLog, project: Project, q
         await applied(workers, last)
     with pytest.raises(NotFound):
         await queries.messages_page(int(conversation.id), "bob", before=None, after=None, limit=1)
-    assert await queries.memberships("bob") == []
 
 
 async def test_a_read_waits_for_the_version_it_asks_for(log: MemoryLog, project: Project, queries: Queries) -> None:
@@ -166,20 +167,7 @@ async def test_a_version_counts_only_when_every_read_model_has_it(
         await applied(workers, last)
     with pytest.raises(Unavailable):
         await Queries(pool, wait_s=0.05).conversation(int(conversation.id), "ann", min_version=3)
-    assert await Queries(pool).positions() == (last - 1,)
-
-
-async def test_memberships_tell_the_version_that_gap_fill_knows(
-    log: MemoryLog, project: Project, queries: Queries
-) -> None:
-    history, conversation = await a_chat(log, project)
-    other = history.create("bob", "ann")
-    last = await history.append()
-    async with project() as workers:
-        await applied(workers, last)
-    found = {membership.conversation_id: membership.version for membership in await queries.memberships("ann")}
-    assert found == {int(conversation.id): 11, int(other.id): 1}
-    assert await queries.memberships("nobody") == []
+    assert (await Queries(pool).positions()).conversations == (last - 1,)
 
 
 async def test_a_receipt_is_that_of_the_first_send(log: MemoryLog, project: Project, queries: Queries) -> None:
@@ -203,13 +191,13 @@ async def test_a_receipt_is_not_denied_before_the_read_model_could_know(
 
 
 async def test_positions_are_nought_before_anything_ran(pool: AsyncConnectionPool) -> None:
-    assert await Queries(pool, partitions=2).positions() == (0, 0)
+    assert await Queries(pool, partitions=2).positions() == Positions((0, 0), (0, 0))
 
 
-async def test_without_postgres_reads_are_unavailable_at_once() -> None:
+async def test_without_postgres_reads_are_unavailable_within_the_pools_patience() -> None:
     pool = AsyncConnectionPool("postgresql://nobody@127.0.0.1:1/none", min_size=0, max_size=1, open=False)
     await pool.open()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(POOL_S + 2):
         with pytest.raises(Unavailable):
-            await Queries(pool).memberships("ann")
+            await Queries(pool).positions()
     await pool.close()
