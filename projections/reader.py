@@ -54,11 +54,12 @@ class Place(Protocol):
         ...
 
 
-async def follow(log: Log, stream: str, reader: str, place: Place) -> None:
+async def follow(log: Log, stream: str, reader: str, place: Place, *, pace_s: float = PACE_S) -> None:
     """Read a stream until cancelled. An outage is logged once when it begins and once when it ends.
 
     Args:
         reader: names the durable consumer.
+        pace_s: between two batches that are not full; 0 for who hands on what others wait for.
     """
     outage = _Outage(reader, stream)
     while True:
@@ -66,7 +67,7 @@ async def follow(log: Log, stream: str, reader: str, place: Place) -> None:
         try:
             position = await place.position()
             consumer = await log.consume(stream, reader, after_sequence=position)
-            await _read(consumer, place, position, outage)
+            await _read(consumer, place, position, pace_s, outage)
         except (Interrupted, LogError) as error:
             outage.goes_on(error)
         finally:
@@ -75,14 +76,14 @@ async def follow(log: Log, stream: str, reader: str, place: Place) -> None:
         await asyncio.sleep(outage.pause_s)
 
 
-async def _read(consumer: Consumer, place: Place, position: int, outage: "_Outage") -> None:
+async def _read(consumer: Consumer, place: Place, position: int, pace_s: float, outage: "_Outage") -> None:
     clock = asyncio.get_running_loop().time
     next_batch_s = clock()
     while True:
         deliveries = await consumer.fetch(BATCH_MAX, IDLE_S)
         while deliveries and len(deliveries) < BATCH_MAX and (left_s := next_batch_s - clock()) > 0:
             deliveries += await consumer.fetch(BATCH_MAX - len(deliveries), left_s)
-        next_batch_s = clock() + PACE_S
+        next_batch_s = clock() + pace_s
         fresh = [delivery for delivery in deliveries if delivery.sequence > position]
         if fresh:
             position = await place.handle(fresh)
