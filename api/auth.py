@@ -33,11 +33,17 @@ _ALGORITHMS: Mapping[str, str] = {"RSA": "RS256", "OKP": "EdDSA"}
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `expires_at`: when their token ends, Unix seconds."""
+    """Who asks.
+
+    Attributes:
+        expires_at: when their token ends, Unix seconds.
+        issued_at: when it was made, by its own word; `None` if it does not say.
+    """
 
     user_id: str
     admin: bool
     expires_at: float
+    issued_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +162,15 @@ class Authenticator:
             raise Unauthenticated(f"the token is not valid: sub: {error.detail}") from None
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError) as error:
             raise Unauthenticated(f"the token is not valid: {_reason(error)}") from None
-        scope = claims.get("scope")
-        return Principal(user_id, isinstance(scope, str) and ADMIN_SCOPE in scope.split(), float(expires_at))
+        scope, issued_at = claims.get("scope"), claims.get("iat")
+        if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
+            issued_at = None
+        return Principal(
+            user_id,
+            admin=isinstance(scope, str) and ADMIN_SCOPE in scope.split(),
+            expires_at=float(expires_at),
+            issued_at=issued_at,
+        )
 
     def _key_of(self, token: str) -> Key:
         key_id = jwt.get_unverified_header(token).get("kid")

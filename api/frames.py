@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import msgspec
 
-from domain.events import ConversationCreated, MemberRemoved
+from domain.events import ConversationCreated, DeviceRevoked, Event, MemberAdded, MemberRemoved
 from projections.pages import StoredEvent
 from streams import subjects
 from streams.codec import decode_parts
 from streams.ports import Signal
-from streams.public import PublicEvent, to_public
+from streams.public import PublicEvent, UserEvent, to_own, to_public
 
 _encode = msgspec.json.Encoder().encode
 _decode_data = msgspec.json.Decoder(dict[str, Any]).decode
@@ -36,24 +36,37 @@ ALIVE: Final = text_frame(b"{}")  # what a server says that has been silent
 ALIVE_SSE: Final = b": alive\n\n"
 
 
-class EventFrame:
-    """One event of one conversation, encoded.
+class Frame:
+    """One push, encoded: `{"<kind>": …}`, as it goes to any number of sessions."""
 
-    Attributes:
-        payload: `{"event": {…}}`.
-        removed_user_id: who is no member any more because of it, if it says so.
-    """
-
-    def __init__(self, version: int, payload: bytes, removed_user_id: str | None) -> None:
-        self.version = version
+    def __init__(self, kind: str, payload: bytes) -> None:
+        self.kind = kind
         self.payload = payload
-        self.removed_user_id = removed_user_id
         self.websocket = text_frame(payload)
 
     @cached_property
     def sse(self) -> bytes:
         """The `event:` and `data:` lines of a server-sent event; JSON has no line ends in it."""
-        return sse_lines("event", self.payload)
+        return sse_lines(self.kind, self.payload)
+
+
+class EventFrame(Frame):
+    """One event of one conversation.
+
+    Attributes:
+        payload: `{"event": {…}}`.
+        removed_user_id: who is no member any more because of it, if it says so.
+        growth: by how many members the conversation grew.
+    """
+
+    def __init__(
+        self, conversation_id: int, version: int, payload: bytes, removed_user_id: str | None, growth: int
+    ) -> None:
+        super().__init__("event", payload)
+        self.conversation_id = conversation_id
+        self.version = version
+        self.removed_user_id = removed_user_id
+        self.growth = growth
 
 
 def sse_lines(kind: str, payload: bytes) -> bytes:
@@ -69,21 +82,68 @@ def live_frame(signal: Signal) -> EventFrame:
         eventsourcing.persistence.MapperDeserialisationError, eventsourcing.utils.TopicError, KeyError:
             it is not an event of ours.
     """
-    event = decode_parts(signal.headers[subjects.NATS_SUBJECT], signal.headers, signal.data)
+    event = _event_of(signal)
     public = to_public(event)
     if public is None:
         raise ValueError(f"{event.TOPIC} is not public")
-    removed = event.user_id if isinstance(event, MemberRemoved) else None
-    return EventFrame(event.originator_version, _payload(public), removed)
+    removed, growth = None, 0
+    match event:
+        case MemberRemoved():
+            removed, growth = event.user_id, -1
+        case MemberAdded():
+            growth = 1
+        case ConversationCreated():
+            growth = len(event.members)
+    return EventFrame(int(event.originator_id), event.originator_version, _payload(public), removed, growth)
 
 
 def stored_frame(event: StoredEvent) -> EventFrame:
     """The same bytes as `live_frame`, from the read model."""
-    removed = _decode_data(event.data)["user_id"] if event.type == MemberRemoved.TOPIC else None
-    return EventFrame(event.version, _payload(event), removed)
+    removed, growth = None, 0
+    match event.type:
+        case MemberRemoved.TOPIC:
+            removed, growth = _decode_data(event.data)["user_id"], -1
+        case MemberAdded.TOPIC:
+            growth = 1
+        case ConversationCreated.TOPIC:
+            growth = len(_decode_data(event.data)["members"])
+    return EventFrame(int(event.conversation_id), event.version, _payload(event), removed, growth)
 
 
-def _payload(event: PublicEvent | StoredEvent) -> bytes:
+def own_frame(signal: Signal) -> Frame | None:
+    """The frame of one of a user's own events as the log republished it; `None` for what is internal.
+
+    Raises: as `live_frame`, but for ValueError.
+    """
+    own = to_own(_event_of(signal))
+    return None if own is None else Frame("event", _payload(own))
+
+
+def revoked_device(signal: Signal) -> tuple[str, float]:
+    """Which device a `device.revoked` is about, and when it was revoked, Unix seconds.
+
+    Raises: as `own_frame`.
+    """
+    event = _event_of(signal)
+    assert isinstance(event, DeviceRevoked)
+    return event.device_id, event.timestamp.timestamp()
+
+
+def own_state_frame(own: UserEvent) -> Frame:
+    """The frame of one of a user's own events, rebuilt from what stands."""
+    return Frame("event", _payload(own))
+
+
+def cursor_frame(token: str) -> bytes:
+    """The frame that tells a WebSocket client how far it has been pushed to."""
+    return text_frame(b'{"cursor":"%b"}' % token.encode())
+
+
+def _event_of(signal: Signal) -> Event:
+    return decode_parts(signal.headers[subjects.NATS_SUBJECT], signal.headers, signal.data)
+
+
+def _payload(event: PublicEvent | StoredEvent | UserEvent) -> bytes:
     return b'{"event":%b}' % _encode(event)
 
 
@@ -97,12 +157,21 @@ def error_frame(request_id: bytes, fields: dict[str, Any]) -> bytes:
     return text_frame(b'{"id":%b,"error":%b}' % (request_id, _encode(fields)))
 
 
-def joins(signal: Signal) -> bool | None:
-    """What a signal about a user says of them: put in (true), put out (false), or neither (`None`)."""
-    kind = signal.headers.get(subjects.TYPE)
-    if kind in _JOINING:
-        return True
-    return False if kind == MemberRemoved.TOPIC else None
+def joins(signal: Signal, user_id: str) -> bool | None:
+    """What an event addressed to a user says of them: put in (true), put out (false), or neither (`None`).
+
+    Raises: as `live_frame`.
+    """
+    if signal.headers.get(subjects.TYPE) not in _ABOUT_MEMBERS:
+        return None
+    match _event_of(signal):
+        case ConversationCreated():
+            return True
+        case MemberAdded(user_id=about) if about == user_id:
+            return True
+        case MemberRemoved(user_id=about) if about == user_id:
+            return False
+    return None
 
 
-_JOINING: Final = (ConversationCreated.TOPIC, "member.added")
+_ABOUT_MEMBERS: Final = frozenset({ConversationCreated.TOPIC, MemberAdded.TOPIC, MemberRemoved.TOPIC})

@@ -1,40 +1,47 @@
-"""The gateway: the sessions of this process, what they listen to, and how they end together.
+"""The gateway: the sessions of this process, whom they are of, and how they begin and end.
 
-One subscription a connected user (`live.user.*`: into and out of which conversations they are put), one a conversation
-with sessions here (`live.conv.*`: its events, by JetStream's republish). All conversations are fanned out on reading;
-when small ones are addressed to their members, their events will come through `_UserFeed.hear`.
+One subscription a connected user (`live.user.*`: the user's own events, the events of their small conversations, into
+and out of which conversations they are put, signals), one a large conversation with sessions here (`api.feeds`).
 
 How a session begins without a gap: listen for the user, wait until the read models have what the log had by then
-(`Tail`), read the memberships, listen to each conversation; after that, once more, look for what was stored before
-a conversation was listened to (`_settle`).
+(`Tail`), read, in one snapshot, the memberships (or, for a session that comes with a cursor, all that was missed as
+well), then push what follows. Versions join what was read to what is heard.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
 
+from api.audit import Audit
 from api.errors import RateLimited
-from api.frames import joins
-from api.live import EventReader, LiveConversation
-from api.push_metrics import CLOSED, CONVERSATIONS, SESSIONS
-from api.sessions import CloseCode, Flusher, Outlet, Session, SessionLimits
-from api.tail import Positions, Tail
+from api.feeds import Feeds
+from api.frames import joins, own_frame, revoked_device
+from api.listening import Listener, Listening
+from api.live import EventReader
+from api.position import Position
+from api.presence import STATUS, Presence
+from api.push_metrics import CLOSED, SESSIONS
+from api.resume import Resume
+from api.sessions import CloseCode, DeviceInfo, Flusher, Outlet, Session, SessionLimits
+from api.tail import PositionReader, Tail
+from api.typing import Typing
 from domain.errors import Unavailable
+from domain.events import DeviceRevoked
+from domain.ids import partition_of, slot_of
 from projections.pages import Membership
+from projections.push import PushQueries
+from projections.sync import SyncQueries
 from streams import subjects
 from streams.codec import event_version
 from streams.cursor import Cursor
-from streams.ports import Bus, BusError, Log, Signal, Subscription
+from streams.ports import Bus, Log, Signal
 
-SUBSCRIBING_MAX: Final = 64  # at once, over all sessions
-LINGER_S: Final = 30.0  # a conversation nobody is in is listened to for so long: sessions come back
 LOSS_SPREAD_S: Final = 2.0  # over which sessions are told that their position is lost
-SETTLE_RETRY_S: Final = 0.5
 TICK_S: Final = 1.0
 
 _LIMITS: Final = SessionLimits()
@@ -42,20 +49,8 @@ _LIMITS: Final = SessionLimits()
 log_ = structlog.get_logger(__name__)
 
 
-class Reads(EventReader, Positions, Protocol):
+class Reader(EventReader, PositionReader, Protocol):
     """What the gateway asks of `projections.queries.Queries`."""
-
-    async def memberships(self, user_id: str) -> list[Membership]:
-        """All conversations of a user, each with a version up to which the membership is known to stand."""
-        ...
-
-    async def newest_versions(self, conversation_ids: Sequence[int]) -> dict[int, int]:
-        """The newest version of each conversation that can be read."""
-        ...
-
-    async def is_member(self, conversation_id: int, user_id: str) -> bool:
-        """Whether a user is in a conversation, as far as the read model has come."""
-        ...
 
 
 class TooManySessions(RateLimited):
@@ -66,44 +61,15 @@ class Draining(Unavailable):
     """This gateway lets no session in any more."""
 
 
-class _Listening:
-    """A subscription that is being made, or stands; shared by all who need it."""
-
-    def __init__(self, subscribing: Coroutine[Any, Any, Subscription]) -> None:
-        self.opening = asyncio.ensure_future(subscribing)
-
-    @property
-    def stands(self) -> bool:
-        return self.opening.done() and not self.opening.cancelled() and self.opening.exception() is None
-
-    async def ready(self) -> None:
-        """Raises Unavailable."""
-        try:
-            await asyncio.shield(self.opening)
-        except BusError as error:
-            raise Unavailable("push cannot be reached; try again") from error
-
-    async def close(self) -> None:
-        # Not cancelled: the server may know of it by now, and would send for ever.
-        (outcome,) = await asyncio.gather(self.opening, return_exceptions=True)
-        if not isinstance(outcome, BaseException):
-            await outcome.close()
-
-
 @dataclass(slots=True, eq=False)
 class _User:
-    """A connected user."""
+    """A connected user. See `api.audit.AuditedUser`."""
 
-    listening: _Listening
+    listening: Listening
     sessions: dict[Session, None] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class _Feed:
-    """A conversation that is listened to."""
-
-    live: LiveConversation
-    listening: _Listening
+    version: int | None = None
+    stirred: int = 0  # counts what a session that is connecting has to find in what it reads
+    settled: int = 0  # how much of that the read models are known to have
 
 
 class Gateway:
@@ -113,26 +79,41 @@ class Gateway:
         bus: where events are heard.
         log: asked for its end only.
         cursor_key: the deployment's secret for cursors.
+        partitions: of the deployment.
+        fanout_limit: members up to which a conversation's events are addressed to each; the same in all processes.
     """
 
     def __init__(
-        self, bus: Bus, log: Log, queries: Reads, *, cursor_key: bytes, limits: SessionLimits = _LIMITS
+        self,
+        bus: Bus,
+        log: Log,
+        queries: Reader,
+        push: PushQueries,
+        sync: SyncQueries,
+        *,
+        presence: Presence,
+        cursor_key: bytes,
+        partitions: int,
+        fanout_limit: int,
+        limits: SessionLimits = _LIMITS,
     ) -> None:
         self.limits = limits
-        self._bus = bus
-        self._queries = queries
+        self.presence = presence
+        self.typing = Typing(bus)
+        self.tail = Tail(log, queries)
+        self._push = push
         self._cursor_key = cursor_key
+        self._partitions = partitions
         self._loop = asyncio.get_running_loop()
         self._flusher = Flusher()
-        self._tail = Tail(log, queries)
+        self._listener = Listener(bus)
+        self._resume = Resume(sync, cursor_key, partitions=partitions, max_bytes=limits.buffer_bytes // 2)
+        self._feeds = Feeds(self._listener, queries, push, self.tail, fanout_limit=fanout_limit, spawn=self._spawn)
+        self._audit = Audit(self._feeds, push, self.tail, users=lambda: self._users, invite=self._invite_soon)
         self._users: dict[str, _User] = {}
-        self._feeds: dict[int, _Feed] = {}
-        self._idle: dict[int, float] = {}  # feeds without a session, since when, oldest first
         self._sessions: dict[Session, None] = {}
-        self._unsettled: set[int] = set()
-        self._settling: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._subscribing = asyncio.Semaphore(SUBSCRIBING_MAX)
+        self._inviting: dict[int, asyncio.Task[Any] | None] = {}  # the last of each conversation
         self._draining = False
         bus.on_loss(self._on_loss)
 
@@ -141,9 +122,21 @@ class Gateway:
         """Open sessions."""
         return len(self._sessions)
 
+    def sealed(self, cursor: Cursor, user_id: str) -> str:
+        """A cursor as a client is given it."""
+        return cursor.encode(self._cursor_key, user_id)
+
+    def unsealed(self, token: str, user_id: str) -> Cursor:
+        """The cursor that a client was given.
+
+        Raises:
+            BadCursor: it was not.
+        """
+        return Cursor.decode(token, self._cursor_key, user_id, partitions=self._partitions)
+
     # -- a session's beginning ------------------------------------------------------------------------------
 
-    def admit(self, user_id: str, outlet: Outlet, *, expires_at: float) -> Session:
+    def admit(self, user_id: str, outlet: Outlet, *, device: DeviceInfo, expires_at: float) -> Session:
         """A new session of an authenticated user. Nothing is pushed to it before `connect`.
 
         Args:
@@ -161,136 +154,161 @@ class Gateway:
             user_id,
             outlet,
             self._flusher,
+            device=device,
             expires_s=self._loop.time() + expires_at - time.time(),
-            limit_bytes=self.limits.buffer_bytes,
+            limits=self.limits,
             on_close=self._on_close,
         )
         if user is None:
-            listening = self._listen(subjects.live_user(user_id), partial(self._hear_user, user_id))
+            listening = self._listener.listen(subjects.live_user(user_id), partial(self._hear_user, user_id))
             user = self._users[user_id] = _User(listening)
         user.sessions[session] = None
         self._sessions[session] = None
         SESSIONS.labels(outlet.door).inc()
         return session
 
-    async def connect(self, session: Session) -> str:
-        """Attach a session to all conversations of its user; the cursor from which everything will be pushed.
-
-        Pushes wait in the session until it is started.
+    async def listen(self, session: Session) -> None:
+        """Wait until everything about the session's user is heard, and the read models have all that was before.
 
         Raises:
             Unavailable: the log, the bus or the read models cannot be reached.
         """
-        await self._users[session.user_id].listening.ready()
-        positions = await self._tail.caught_up()
-        missing = []
-        for membership in await self._queries.memberships(session.user_id):
-            feed = self._feeds.get(membership.conversation_id)
-            if feed is not None and feed.listening.stands:
-                self._attach(session, feed, membership.version)
-            else:
-                missing.append(self._enter(session, membership.conversation_id, membership.version))
-        await asyncio.gather(*missing)
-        return Cursor(positions).encode(self._cursor_key)
+        user = self._users[session.user_id]
+        await user.listening.ready()
+        heard = user.stirred
+        await self.tail.caught_up()
+        user.settled = max(user.settled, heard)
 
-    async def _enter(self, session: Session, conversation_id: int, after: int) -> None:
-        if session.closed:
-            return
-        feed = self._feeds.get(conversation_id) or self._open_feed(conversation_id)
-        await feed.listening.ready()
-        self._attach(session, feed, after)
+    async def connect(self, session: Session, cursor: str | None, versions: Mapping[int, int]) -> tuple[str, bool]:
+        """Attach a session, after `listen`, to all conversations of its user.
 
-    def _attach(self, session: Session, feed: _Feed, after: int) -> None:
-        self._idle.pop(feed.live.id, None)
-        feed.live.attach(session, after)
-        if feed.live.idle:
-            self._on_idle(feed.live)
+        Pushes wait in the session until it is started; what was missed since the cursor is the first of them.
 
-    # -- listening ------------------------------------------------------------------------------------------
+        Args:
+            cursor: of an earlier session, or of an inbox or a sync.
+            versions: of conversations of which the client has more than the cursor says.
 
-    def _open_feed(self, conversation_id: int) -> _Feed:
-        live = LiveConversation(conversation_id, self._queries, spawn=self._spawn, on_idle=self._on_idle)
-        listening = self._listen(subjects.live_conversation(str(conversation_id)), live.hear)
-        feed = self._feeds[conversation_id] = _Feed(live, listening)
-        self._idle[conversation_id] = self._loop.time()
-        CONVERSATIONS.inc()
-        listening.opening.add_done_callback(lambda _: self._on_opened(feed))
-        return feed
+        Returns:
+            The cursor from which everything will be pushed, and whether everything since the given one is among it.
 
-    def _on_opened(self, feed: _Feed) -> None:
-        if not feed.listening.stands:
-            self._close_feed(feed)
-        elif not self._draining:
-            self._settle([feed.live.id])
+        Raises:
+            Unavailable: the log, the bus or the read models cannot be reached.
+        """
+        user = self._users[session.user_id]
+        while True:
+            stirred = user.stirred
+            if user.settled < stirred:  # the device that the session is of was registered, for one
+                await self.tail.caught_up()
+                user.settled = max(user.settled, stirred)
+            resumed = await self._resume.missed(session.user_id, cursor, versions) if cursor else None
+            start = resumed or await self._push.attachable(session.user_id)
+            if user.stirred == stirred:  # else what was heard meanwhile belongs to what is read
+                break
+        session.place(resumed.position if resumed else Position(self._cursor_key, session.user_id, start.base))
+        token = session.position.token()
+        if user.version is None:  # else what is newer than that is on its way, to the sessions before this one, too
+            user.version = start.user_version
+        if resumed is not None:
+            resumed.push_to(session)
+        await asyncio.gather(*[self._feeds.enter(session, membership) for membership in start.memberships])
+        self.presence.connected(session)
+        return token, resumed is not None
 
-    def _close_feed(self, feed: _Feed) -> None:
-        del self._feeds[feed.live.id]
-        self._idle.pop(feed.live.id, None)
-        CONVERSATIONS.dec()
-        self._spawn(feed.listening.close())
-
-    def _listen(self, subject: str, callback: Callable[[Signal], None]) -> _Listening:
-        async def subscribe() -> Subscription:
-            async with self._subscribing:
-                return await self._bus.subscribe(subject, callback)
-
-        return _Listening(subscribe())
+    # -- what concerns a user -------------------------------------------------------------------------------
 
     def _hear_user(self, user_id: str, signal: Signal) -> None:
-        """A user was put into a conversation, or out of one."""
-        joined = joins(signal)
-        if joined is None or user_id not in self._users:
+        """An event of the user's own, one of a conversation addressed to the user, or a signal."""
+        user = self._users.get(user_id)
+        if user is None:
             return
-        conversation_id = int(subjects.aggregate_id(signal.headers[subjects.NATS_SUBJECT]))
-        version = event_version(signal.headers)
-        if conversation_id in self._feeds:
-            # The conversation itself puts its sessions out when it comes to such an event: now it will come.
-            self._feeds[conversation_id].live.expect(version)
+        if (kind := signal.headers.get(subjects.SIGNAL)) is not None:
+            self._hear_signal(user_id, user, kind, signal)
+            return
+        subject = signal.headers[subjects.NATS_SUBJECT]
+        if subjects.family_of(subject) == subjects.USER:
+            self._hear_own(user, signal)
+            return
+        conversation_id = int(subjects.aggregate_id(subject))
+        joined = joins(signal, user_id)
         if joined:
-            self._spawn(self._invite(user_id, conversation_id, after=version - 1))
+            user.stirred += 1
+            self._spawn(self._invite(conversation_id, event_version(signal.headers), self._not_told(user_id, signal)))
+        self._feeds.hear(conversation_id, signal)
+        if joined is not None and (live := self._feeds.get(conversation_id)) is not None:
+            # The conversation itself puts its sessions out when it comes to such an event: now it will come.
+            live.expect(event_version(signal.headers))
 
-    async def _invite(self, user_id: str, conversation_id: int, *, after: int) -> None:
-        """Attach a user's sessions to a conversation they were put into, unless they are out of it again."""
-        try:
-            await self._tail.caught_up()
-            if not await self._queries.is_member(conversation_id, user_id):
+    def _hear_signal(self, user_id: str, user: _User, kind: str, signal: Signal) -> None:
+        if kind == STATUS:  # what the user chose, for all their sessions
+            self.presence.hear_own(user_id, signal)
+        elif signal.headers.get(subjects.SENDER) == user_id:
+            return
+        for session in tuple(user.sessions):
+            if session.placed:
+                session.push_signal(signal.data)
+
+    def _hear_own(self, user: _User, signal: Signal) -> None:
+        version = event_version(signal.headers)
+        user.stirred += 1
+        if signal.headers[subjects.TYPE] == DeviceRevoked.TOPIC:
+            self._hear_revoked(user, signal)
+        if user.version is not None:
+            if version <= user.version:
                 return
-            for session in self._sessions_of(user_id):
-                await self._enter(session, conversation_id, after)
+            if version > user.version + 1:
+                for session in tuple(user.sessions):
+                    session.close(CloseCode.POSITION_LOST, "one of your own events was missed")
+                return
+            user.version = version
+        frame = own_frame(signal)
+        if frame is not None:
+            sequence = int(signal.headers[subjects.NATS_SEQUENCE])
+            for session in tuple(user.sessions):
+                if session.placed:
+                    session.push_own(frame, sequence)
+
+    @staticmethod
+    def _hear_revoked(user: _User, signal: Signal) -> None:
+        """Whatever has been read of it by now: a session may have come in a moment before."""
+        device_id, revoked_at = revoked_device(signal)
+        for session in tuple(user.sessions):
+            if session.device.id == device_id and session.device.came_before(revoked_at):
+                session.close(CloseCode.REVOKED, "this device was revoked")
+
+    def _not_told(self, user_id: str, signal: Signal) -> list[Session]:
+        """Those of a user's sessions whose position is before an event of a conversation."""
+        conversation_id = int(subjects.aggregate_id(signal.headers[subjects.NATS_SUBJECT]))
+        partition = partition_of(slot_of(conversation_id), self._partitions)
+        sequence = int(signal.headers[subjects.NATS_SEQUENCE])
+        return [s for s in self._sessions_of(user_id) if not s.position.covers(partition, sequence)]
+
+    def _invite_soon(self, user_id: str, membership: Membership) -> None:
+        self._spawn(self._invite(membership.conversation_id, membership.version + 1, self._sessions_of(user_id)))
+
+    async def _invite(self, conversation_id: int, joined_version: int, sessions: list[Session]) -> None:
+        """Attach sessions to a conversation that their user was put into by an event. It is pushed to them even if the
+        user is out of it again by now: the conversation says so when it comes to that."""
+        before = self._inviting.get(conversation_id)
+        self._inviting[conversation_id] = now = asyncio.current_task()
+        try:
+            await self.tail.caught_up()
+            counted = await self._push.counted(conversation_id)
+            if before is not None:
+                await asyncio.wait([before])  # of two memberships the earlier first
+            for session in sessions:
+                await self._feeds.enter(session, Membership(conversation_id, joined_version - 1, *counted))
         except Unavailable as error:
             log_.warning("could not attach a user", conversation_id=conversation_id, error=repr(error))
-            for session in self._sessions_of(user_id):
+            for session in sessions:
                 session.close(CloseCode.POSITION_LOST, "a new conversation could not be read")
+        finally:
+            if self._inviting.get(conversation_id) is now:
+                del self._inviting[conversation_id]
 
     def _sessions_of(self, user_id: str) -> list[Session]:
+        """Those that may be pushed to; the others are about to read what they are in."""
         user = self._users.get(user_id)
-        return list(user.sessions) if user is not None else []
-
-    # -- what was stored before it was listened to ----------------------------------------------------------
-
-    def _settle(self, conversation_ids: Iterable[int]) -> None:
-        self._unsettled.update(conversation_ids)
-        if self._settling is None and self._unsettled:
-            self._settling = self._spawn(self._settle_all())
-
-    async def _settle_all(self) -> None:
-        try:
-            while self._unsettled:
-                batch = list(self._unsettled)
-                self._unsettled.clear()
-                try:
-                    await self._tail.caught_up()
-                    versions = await self._queries.newest_versions(batch)
-                except Unavailable as error:
-                    log_.warning("could not look for missed events; trying again", error=repr(error))
-                    self._unsettled.update(batch)
-                    await asyncio.sleep(SETTLE_RETRY_S)
-                    continue
-                for conversation_id, version in versions.items():
-                    if conversation_id in self._feeds:
-                        self._feeds[conversation_id].live.expect(version)
-        finally:
-            self._settling = None
+        return [session for session in user.sessions if session.placed] if user is not None else []
 
     # -- a session's end ------------------------------------------------------------------------------------
 
@@ -298,6 +316,8 @@ class Gateway:
         SESSIONS.labels(session.outlet.door).dec()
         if code is not None:
             CLOSED.labels(int(code)).inc()
+        self.presence.disconnected(session)
+        self.typing.disconnected(session)
         del self._sessions[session]
         user = self._users[session.user_id]
         del user.sessions[session]
@@ -305,14 +325,10 @@ class Gateway:
             del self._users[session.user_id]
             self._spawn(user.listening.close())
 
-    def _on_idle(self, live: LiveConversation) -> None:
-        if live.id in self._feeds:
-            self._idle[live.id] = self._loop.time()
-
     def _on_loss(self, reason: str) -> None:
         """Nobody knows what was missed: sessions are told, and conversations look for it."""
         log_.warning("push may have lost events; sessions are to resume", reason=reason, sessions=len(self._sessions))
-        self._settle(self._feeds)
+        self._feeds.settle(self._feeds)
         self._spawn(self._close_all(CloseCode.POSITION_LOST, "events may have been missed", LOSS_SPREAD_S))
 
     async def drain(self, over_s: float) -> None:
@@ -334,6 +350,7 @@ class Gateway:
 
     async def run(self) -> None:
         """Keep time for all sessions until cancelled; then close what is left, and listen no more."""
+        lasting = [self._spawn(self._audit.run(self.limits.audit_s)), self._spawn(self.presence.run())]
         ping_s = self.limits.ping_s
         tick_s = min(TICK_S, ping_s / 4)
         try:
@@ -342,24 +359,16 @@ class Gateway:
                 now_s = self._loop.time()
                 for session in list(self._sessions):
                     session.tick(now_s, ping_s, tick_s)
-                self._close_idle(now_s - LINGER_S)
+                self._feeds.close_idle()
         finally:
+            await self.drain(0)
+            for task in lasting:
+                task.cancel()
             await self._stop()
 
-    def _close_idle(self, before_s: float) -> None:
-        while self._idle:
-            conversation_id = next(iter(self._idle))
-            if self._idle[conversation_id] > before_s:
-                return
-            self._close_feed(self._feeds[conversation_id])
-
     async def _stop(self) -> None:
-        await self.drain(0)
-        for feed in list(self._feeds.values()):
-            self._close_feed(feed)
-        if self._settling is not None:
-            self._settling.cancel()
-        await self._tail.close()
+        self._feeds.close()
+        await self.tail.close()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 

@@ -44,6 +44,10 @@ class LiveConversation:
     Args:
         spawn: runs a coroutine in the background, owned by the gateway.
         on_idle: called when the last session has left.
+        on_size: called when the number of members has changed.
+
+    Attributes:
+        size: how many members the conversation has, as of the newest that is known here.
     """
 
     def __init__(
@@ -53,11 +57,15 @@ class LiveConversation:
         *,
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
         on_idle: Callable[["LiveConversation"], None],
+        on_size: Callable[["LiveConversation"], None],
     ) -> None:
         self.id = conversation_id
+        self.size = 0
         self._reader = reader
         self._spawn = spawn
         self._on_idle = on_idle
+        self._on_size = on_size
+        self._sized = 0  # the version that `size` is of
         self._attached: set[Session] = set()
         self._ahead: dict[Session, int] = {}
         self._catching: dict[Session, asyncio.Task[None]] = {}
@@ -72,6 +80,18 @@ class LiveConversation:
     def idle(self) -> bool:
         """Whether no session is here."""
         return not (self._attached or self._ahead or self._catching)
+
+    @property
+    def behind(self) -> set[Session]:
+        """The sessions that lack something that is known to exist; all of them while there is a hole."""
+        if self._last is not None and self._last < self._known:
+            return {*self._attached, *self._ahead, *self._catching}
+        return set(self._catching)
+
+    def sized(self, size: int, version: int) -> None:
+        """The conversation had so many members at a version."""
+        if version >= self._sized:
+            self.size, self._sized = size, version
 
     # -- sessions -------------------------------------------------------------------------------------------
 
@@ -128,6 +148,12 @@ class LiveConversation:
 
     # -- events ---------------------------------------------------------------------------------------------
 
+    def signal(self, payload: bytes, sender_id: str) -> None:
+        """Push a signal to whoever is here, save its sender."""
+        for session in [*self._attached, *self._ahead, *self._catching]:
+            if session.user_id != sender_id:
+                session.push_signal(payload)
+
     def hear(self, signal: Signal) -> None:
         """An event of this conversation, as it was stored; perhaps not the next, perhaps again."""
         version = event_version(signal.headers)
@@ -172,6 +198,9 @@ class LiveConversation:
         self._early.pop(frame.version, None)
         self._known = max(self._known, frame.version)
         self._recent.append(frame)
+        if frame.growth and frame.version > self._sized:
+            self.size, self._sized = self.size + frame.growth, frame.version
+            self._on_size(self)
         EVENTS.inc()
         DELIVERIES.inc(len(self._attached))
         for session in tuple(self._attached):  # a push may close a session, which then leaves
@@ -249,7 +278,7 @@ class LiveConversation:
                 self._advance()
         except DomainError as error:
             log_.warning("hole in a conversation", conversation_id=self.id, after=self._last, error=repr(error))
-            self._lose("events were missed and could not be read")
+            self.lose("events were missed and could not be read")
         finally:
             self._filling = None
 
@@ -275,7 +304,7 @@ class LiveConversation:
             raise Unavailable("the read model lacks what it said it has")
         return [stored_frame(event) for event in page.events]
 
-    def _lose(self, reason: str) -> None:
+    def lose(self, reason: str) -> None:
         """Close every session here: nobody knows what they missed. Whoever comes next draws a new line."""
         self._last = None
         self._early.clear()

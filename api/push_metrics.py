@@ -8,3 +8,5 @@ CONVERSATIONS = Gauge("riverrun_live_conversations", "Conversations this gateway
 EVENTS = Counter("riverrun_pushed_events_total", "Events of conversations with sessions here")
 DELIVERIES = Counter("riverrun_deliveries_total", "Pushes: one event to one session")
 FILLS = Counter("riverrun_fills_total", "Pages read of what push missed", ["what"])
+AUDITED = Counter("riverrun_audits_total", "Times what was pushed was held against what can be read")
+RESUMED = Counter("riverrun_resumes_total", "Sessions that came with a cursor, by whether they were recovered", ["how"])

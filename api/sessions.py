@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Protocol
 
-from api.frames import EventFrame
+from api.frames import EventFrame, Frame
+from api.position import Position
 
 SILENT_PINGS: Final = 3  # a client silent for so many times `ping_s` is gone
 
@@ -24,6 +25,7 @@ class CloseCode(IntEnum):
     SILENT = 3009  # the client was not heard for three times `ping_s`
     POSITION_LOST = 3010
     BAD_TOKEN = 3500
+    REVOKED = 3501  # the device was
     PROTOCOL_ERROR = 3502
     FRAME_TOO_LARGE = 3503
     TOO_MANY_SESSIONS = 3504
@@ -37,11 +39,16 @@ class SessionLimits:
         per_user: sessions a user may have on one gateway; one more is refused with 3504.
         buffer_bytes: unsent output at which a session is closed with 3008. A few times the largest frame.
         ping_s: silence of the server's after which it says that it is there.
+        audit_s: how often what was pushed is compared with what can be read: a push that was lost, and that no later
+            one shows to be missing, is noticed within this time.
+        cursor_s: how long after a push a client is told its new cursor, at the latest.
     """
 
     per_user: int = 20
     buffer_bytes: int = 1 << 20
     ping_s: float = 25
+    audit_s: float = 5
+    cursor_s: float = 5
 
 
 class Outlet(Protocol):
@@ -58,8 +65,12 @@ class Outlet(Protocol):
         """Loop time at which the client was last heard; infinite for one that never speaks."""
         ...
 
-    def encoded(self, frame: EventFrame) -> bytes:
-        """An event's bytes on this connection."""
+    def encoded(self, frame: Frame, position: Position | None) -> bytes:
+        """A push's bytes on this connection. `position`: where the client then is, if the push moved it."""
+        ...
+
+    def told(self, position: Position) -> bytes:
+        """The bytes that tell the client its cursor, empty where every push does."""
         ...
 
     def alive(self) -> bytes:
@@ -83,17 +94,39 @@ class Attachment(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """The installation a session says it is of. Another user's device of the same id is another device.
+
+    Attributes:
+        token_issued_at: when the token it came with was made, Unix seconds; `None` if that does not say.
+    """
+
+    id: str | None = None
+    kind: str = "other"
+    token_issued_at: float | None = None
+
+    def came_before(self, moment_s: float) -> bool:
+        """Whether it came with a token from before a moment, as far as that can be told."""
+        return self.token_issued_at is None or self.token_issued_at <= moment_s
+
+
 class Session:
     """Made by `Gateway.admit`. Closed exactly once, by `close`.
 
     Args:
+        device: the installation it is of, if it said so.
         expires_s: loop time at which its token ends.
-        limit_bytes: unsent output at which it is too slow.
+        limits: `buffer_bytes` of unsent output and it is too slow.
 
     Attributes:
         conversations: that push to it, by id.
         left: the version of the event that put the user out of a conversation, for those it was put out of.
+        placed: whether it has a position: from then on it may be pushed to.
+        position: how far it has been pushed to.
     """
+
+    position: Position
 
     def __init__(
         self,
@@ -101,28 +134,57 @@ class Session:
         outlet: Outlet,
         flusher: "Flusher",
         *,
+        device: DeviceInfo,
         expires_s: float,
-        limit_bytes: int,
+        limits: SessionLimits,
         on_close: Callable[["Session", CloseCode | None], None],
     ) -> None:
         self.id = secrets.token_urlsafe(12)
         self.user_id = user_id
         self.outlet = outlet
+        self.device = device
         self.expires_s = expires_s
         self.conversations: dict[int, Attachment] = {}
         self.left: dict[int, int] = {}
         self.closed = False
+        self.placed = False
         self.sent_s = 0.0
         self._flusher = flusher
-        self._limit_bytes = limit_bytes
+        self._limits = limits
+        self._told_s = 0.0
         self._on_close = on_close
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._started = False
 
+    @property
+    def device_kind(self) -> str:
+        """Of the installation it is of."""
+        return self.device.kind
+
+    @property
+    def started(self) -> bool:
+        """Whether it is connected."""
+        return self._started
+
+    def place(self, position: Position) -> None:
+        """Say where the session stands, before the first push."""
+        self.position = position
+        self.placed = True
+
     def push(self, frame: EventFrame) -> None:
-        """Have an event written at the end of this turn of the loop."""
-        self.write(self.outlet.encoded(frame))
+        """Have an event of a conversation written at the end of this turn of the loop."""
+        self.position.pushed(frame.conversation_id, frame.version)
+        self.write(self.outlet.encoded(frame, self.position))
+
+    def push_own(self, frame: Frame, sequence: int) -> None:
+        """Have one of the user's own events written, which stands at a sequence of the user's partition."""
+        self.position.pushed_own(sequence)
+        self.write(self.outlet.encoded(frame, self.position))
+
+    def push_signal(self, payload: bytes) -> None:
+        """Have the JSON of a signal written. It moves nothing."""
+        self.write(self.outlet.encoded(Frame("signal", payload), None))
 
     def write(self, data: bytes) -> None:
         """Have whole frames written at the end of this turn of the loop, in one write with all others of it."""
@@ -132,7 +194,7 @@ class Session:
             self._flusher.add(self)
         self._pending.append(data)
         self._pending_bytes += len(data)
-        if self._pending_bytes > self._limit_bytes:
+        if self._pending_bytes > self._limits.buffer_bytes:
             self.close(CloseCode.TOO_SLOW, "more was pushed than the connection takes")
 
     def start(self, first: bytes) -> None:
@@ -153,7 +215,7 @@ class Session:
         self._pending = []
         self._pending_bytes = 0
         self.sent_s = now_s
-        if not self.outlet.try_write(data, self._limit_bytes):
+        if not self.outlet.try_write(data, self._limits.buffer_bytes):
             self.close(CloseCode.TOO_SLOW, "the connection does not take what is pushed")
         return not self.closed
 
@@ -163,8 +225,19 @@ class Session:
             self.close(CloseCode.BAD_TOKEN, "the token has expired")
         elif now_s - self.outlet.heard_s > SILENT_PINGS * ping_s:
             self.close(CloseCode.SILENT, f"nothing was heard for {SILENT_PINGS * ping_s:g} s")
-        elif self._started and now_s + tick_s > self.sent_s + ping_s:
+        elif not self._started:
+            return
+        elif not self.position.told and now_s + tick_s > self._told_s + self._limits.cursor_s:
+            self._told_s = now_s
+            self.tell()
+        elif now_s + tick_s > self.sent_s + ping_s:
             self.write(self.outlet.alive())
+
+    def tell(self) -> None:
+        """Have the client told its cursor, after all that was pushed."""
+        self.position.told = True
+        if data := self.outlet.told(self.position):
+            self.write(data)
 
     def close(self, code: CloseCode | None, reason: str = "") -> None:
         """End the session; what is not written yet is written, unless it was too slow.
@@ -174,9 +247,11 @@ class Session:
         """
         if self.closed:
             return
-        says_goodbye = code is not None and code is not CloseCode.TOO_SLOW and self._started
-        if says_goodbye and not self.flush(self.sent_s):
-            return  # it was too slow for that, and is closed
+        if code is not None and code is not CloseCode.TOO_SLOW and self._started:
+            if not self.position.told:
+                self.tell()  # so that it is resumed from here
+            if not self.flush(self.sent_s):
+                return  # it was too slow for that, and is closed
         self.closed = True
         self._pending.clear()
         for conversation in list(self.conversations.values()):

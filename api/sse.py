@@ -13,9 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api import devices
 from api.context import ApiContext
-from api.frames import ALIVE_SSE, EventFrame, sse_lines
-from api.sessions import Session
+from api.decoding import decode_query
+from api.frames import ALIVE_SSE, Frame, sse_lines
+from api.position import Position
+from api.schema import StreamQuery
+from api.sessions import DeviceInfo, Session
 
 CLOSE_S: Final = 5.0  # for the last bytes; then the connection is left
 
@@ -23,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class StreamConnected(msgspec.Struct, frozen=True):
-    """The first event's data. `recovered`: as in a WebSocket's `connect`."""
+    """The first event's data. `cursor`, `recovered`: as in the answer to a WebSocket's `connect`."""
 
     session_id: str
     user_id: str
@@ -43,7 +47,6 @@ class StreamOutlet:
     """See `api.sessions.Outlet`. Holds what the stream has not taken yet.
 
     Attributes:
-        cursor: the `id:` of every event.
         ended: set when the session is.
     """
 
@@ -51,15 +54,22 @@ class StreamOutlet:
     heard_s = math.inf  # the client cannot speak
 
     def __init__(self) -> None:
-        self.cursor = ""
         self.ended = asyncio.Event()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._stirred = asyncio.Event()
 
-    def encoded(self, frame: EventFrame) -> bytes:
-        """See `api.sessions.Outlet.encoded`."""
-        return b"id: %b\n%b" % (self.cursor.encode(), frame.sse)
+    def encoded(self, frame: Frame, position: Position | None) -> bytes:
+        """See `api.sessions.Outlet.encoded`. Every event has the cursor it leads to as its id: the client sends the
+        last one it has when it comes again."""
+        if position is None:
+            return frame.sse
+        position.told = True
+        return b"id: %b\n%b" % (position.token().encode(), frame.sse)
+
+    def told(self, position: Position) -> bytes:
+        """See `api.sessions.Outlet.told`: an event of its own, for the id stands for what came before it."""
+        return b"id: %b\n%b" % (position.token().encode(), sse_lines("cursor", b"{}"))
 
     def alive(self) -> bytes:
         """See `api.sessions.Outlet.alive`."""
@@ -101,12 +111,12 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, session: Session, outlet: StreamOutlet, ping_s: float) -> None:
+    def __init__(self, session: Session, outlet: StreamOutlet, connected: StreamConnected) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"})  # nginx would hold events back
         del self.headers["Content-Length"]
         self._session = session
         self._outlet = outlet
-        self._ping_s = ping_s
+        self._connected = connected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         session, outlet = self._session, self._outlet
@@ -125,9 +135,8 @@ class EventStream(Response):
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        session, cursor = self._session, self._outlet.cursor
-        connected = StreamConnected(session.id, session.user_id, cursor, recovered=False, ping_s=self._ping_s)
-        session.start(b"id: %b\n%b" % (cursor.encode(), sse_lines("connected", _encode(connected))))
+        cursor, first = self._connected.cursor.encode(), sse_lines("connected", _encode(self._connected))
+        self._session.start(b"id: %b\n%b" % (cursor, first))
         while data := await self._outlet.take():
             await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -150,11 +159,16 @@ async def stream_endpoint(request: Request) -> Response:
         principal = await context.tickets.redeem(ticket)
     else:
         principal = context.authenticator.authenticate(request)
-    outlet = StreamOutlet()
-    session = context.gateway.admit(principal.user_id, outlet, expires_at=principal.expires_at)
+    query = decode_query([pair for pair in request.query_params.multi_items() if pair[0] != "ticket"], StreamQuery)
+    gateway, outlet = context.gateway, StreamOutlet()
+    device = DeviceInfo(query.device_id, query.device_kind, principal.issued_at)
+    session = gateway.admit(principal.user_id, outlet, device=device, expires_at=principal.expires_at)
     try:
-        outlet.cursor = await context.gateway.connect(session)
+        await gateway.listen(session)
+        await devices.enter(context, principal, device)
+        cursor, recovered = await gateway.connect(session, request.headers.get("last-event-id") or query.cursor, {})
     except BaseException:
         session.close(None)
         raise
-    return EventStream(session, outlet, context.gateway.limits.ping_s)
+    connected = StreamConnected(session.id, session.user_id, cursor, recovered=recovered, ping_s=gateway.limits.ping_s)
+    return EventStream(session, outlet, connected)

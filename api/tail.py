@@ -8,6 +8,7 @@ import asyncio
 from typing import Protocol
 
 from domain.errors import Unavailable
+from projections.pages import Positions
 from streams import subjects
 from streams.ports import Log, LogUnavailable
 
@@ -15,10 +16,10 @@ PATIENCE_S = 5.0  # the read models are milliseconds behind; seconds only under 
 POLL_FIRST_S, POLL_MAX_S = 0.005, 0.1
 
 
-class Positions(Protocol):
+class PositionReader(Protocol):
     """Of `projections.queries.Queries`."""
 
-    async def positions(self) -> tuple[int, ...]:
+    async def positions(self) -> Positions:
         """For each partition the sequence up to which every read model has it."""
         ...
 
@@ -26,20 +27,20 @@ class Positions(Protocol):
 class Tail:
     """One look at the log and one round of waiting serve everybody who asked before it began."""
 
-    def __init__(self, log: Log, queries: Positions) -> None:
+    def __init__(self, log: Log, queries: PositionReader) -> None:
         self._log = log
         self._queries = queries
-        self._waiting: list[asyncio.Future[tuple[int, ...]]] = []
+        self._waiting: list[asyncio.Future[Positions]] = []
         self._round: asyncio.Task[None] | None = None
 
-    async def caught_up(self) -> tuple[int, ...]:
+    async def caught_up(self) -> Positions:
         """Wait until the read models have everything that is in the log now; their positions then.
 
         Raises:
             Unavailable: the log or Postgres cannot be reached, or the read models are further behind than
                 `PATIENCE_S`.
         """
-        future: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Positions] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         if self._round is None:
             self._round = asyncio.create_task(self._rounds())
@@ -69,17 +70,22 @@ class Tail:
             self._waiting = []
             self._round = None
 
-    async def _catch_up(self) -> tuple[int, ...]:
+    async def _catch_up(self) -> Positions:
         clock = asyncio.get_running_loop().time
         deadline_s, poll_s = clock() + PATIENCE_S, POLL_FIRST_S
-        positions = await self._queries.positions()
+        partitions = range(len((await self._queries.positions()).conversations))
         try:
-            ends = [await self._log.last_sequence(subjects.stream(subjects.CONV, p)) for p in range(len(positions))]
+            ends = [
+                await self._log.last_sequence(subjects.stream(family, partition))
+                for family in (subjects.CONV, subjects.USER)
+                for partition in partitions
+            ]
         except LogUnavailable as error:
             raise Unavailable("the log cannot be reached; try again") from error
         while True:
             positions = await self._queries.positions()
-            if all(position >= end for position, end in zip(positions, ends, strict=True)):
+            reached = (*positions.conversations, *positions.users)
+            if all(position >= end for position, end in zip(reached, ends, strict=True)):
                 return positions
             if clock() >= deadline_s:
                 raise Unavailable("the read models are too far behind the log; try again")
@@ -87,7 +93,7 @@ class Tail:
             poll_s = min(2 * poll_s, POLL_MAX_S)
 
 
-def _settle(waiting: "list[asyncio.Future[tuple[int, ...]]]", outcome: tuple[int, ...] | Unavailable) -> None:
+def _settle(waiting: "list[asyncio.Future[Positions]]", outcome: Positions | Unavailable) -> None:
     for future in waiting:
         if future.done():
             continue

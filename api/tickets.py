@@ -3,9 +3,9 @@
 A ticket may end up in a log: it is worth one connection within 30 seconds, and only its hash is stored.
 """
 
-import asyncio
 import hashlib
 import secrets
+from dataclasses import astuple
 from typing import Final
 
 import msgspec
@@ -18,6 +18,7 @@ from api.endpoint import Answer, Call, Endpoint
 from api.errors import Unauthenticated
 from api.schema import Ticket
 from domain.errors import Unavailable
+from projections.asking import answer
 
 TICKET_S: Final = 30  # a page opens its connection right after it got the ticket
 ANSWER_S: Final = 1.0  # Valkey answers in under a millisecond; after this it counts as down
@@ -29,6 +30,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     user_id: str
     admin: bool
     expires_at: float
+    issued_at: float | None
 
 
 class TicketStore:
@@ -48,10 +50,9 @@ class TicketStore:
             Unavailable: Valkey does not answer.
         """
         ticket = secrets.token_urlsafe(24)
-        stored = msgspec.json.encode(_Stored(principal.user_id, principal.admin, principal.expires_at))
+        stored = msgspec.json.encode(_Stored(*astuple(principal)))
         try:
-            async with asyncio.timeout(ANSWER_S):
-                await self._valkey.set(_key(ticket), stored, ex=TICKET_S)
+            await answer(self._valkey.set(_key(ticket), stored, ex=TICKET_S), ANSWER_S)
         except (RedisError, OSError, TimeoutError) as error:
             raise _unavailable(error) from error
         return ticket
@@ -64,14 +65,13 @@ class TicketStore:
             Unavailable: Valkey does not answer.
         """
         try:
-            async with asyncio.timeout(ANSWER_S):
-                stored = await self._valkey.getdel(_key(ticket))
+            stored = await answer(self._valkey.getdel(_key(ticket)), ANSWER_S)
         except (RedisError, OSError, TimeoutError) as error:
             raise _unavailable(error) from error
         if stored is None:
             raise Unauthenticated("this ticket is unknown, used or older than 30 s; get another")
         found = msgspec.json.decode(stored, type=_Stored)
-        return Principal(found.user_id, found.admin, found.expires_at)
+        return Principal(found.user_id, found.admin, found.expires_at, found.issued_at)
 
 
 def _key(ticket: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pytest
 import pytest_asyncio
 import redis.asyncio
 from psycopg_pool import AsyncConnectionPool
@@ -22,6 +23,7 @@ from api.app import create_app
 from api.auth import Authenticator
 from api.context import ApiContext
 from api.gateway import Gateway
+from api.presence import Presence
 from api.server import Server, bind
 from api.sessions import SessionLimits
 from api.tickets import TicketStore
@@ -30,10 +32,18 @@ from commands.conversations import ChangeMembers
 from commands.writer import PartitionWriter
 from migrations.postgres.apply import upgrade
 from projections.fanout import FanoutWorker
+from projections.hot import HotStore
+from projections.inbox import InboxQueries
+from projections.people import UserQueries
 from projections.progress import Progress
+from projections.push import PushQueries
 from projections.queries import Queries
+from projections.reading import Database
+from projections.signals import ReceiptsWorker, SignalForwarder
+from projections.sync import SyncQueries
 from runtime.embedded.servers import EmbeddedServers
 from runtime.tokens import mint
+from streams import subjects
 from streams.memory import MemoryBus, MemoryLog
 from streams.ports import Signal
 from streams.topology import Topology
@@ -61,11 +71,11 @@ class LossyBus(MemoryBus):
 class WriterDispatcher:
     """See `commands.ports.Dispatcher`."""
 
-    def __init__(self, writer: PartitionWriter) -> None:
-        self._writer = writer
+    def __init__(self, *writers: PartitionWriter) -> None:
+        self._writers = {writer.stream: writer for writer in writers}
 
     def dispatch(self, command: Command) -> "asyncio.Future[Result]":
-        return self._writer.submit(command)
+        return self._writers[subjects.stream(command.family, 0)].submit(command)
 
 
 class Client:
@@ -74,6 +84,9 @@ class Client:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.events: list[Json] = []
+        self.own: list[Json] = []  # the user's own events, which have no version
+        self.signals: list[Json] = []
+        self.cursors: list[str] = []
         self.answers: list[Json] = []
         self.alive = 0
         self.hello: Json = {}
@@ -89,7 +102,11 @@ class Client:
                     if "id" in message:
                         self.answers.append(message)
                     elif "event" in message:
-                        self.events.append(message["event"])
+                        (self.events if "version" in message["event"] else self.own).append(message["event"])
+                    elif "signal" in message:
+                        self.signals.append(message["signal"])
+                    elif "cursor" in message:
+                        self.cursors.append(message["cursor"])
                     else:
                         self.alive += 1
                 async with self._stirred:
@@ -150,6 +167,7 @@ class World:
     log: MemoryLog
     writer: PartitionWriter
     queries: Queries
+    push: PushQueries
     gateway: Gateway
     server: Server
     context: ApiContext
@@ -170,10 +188,10 @@ class World:
         self.stack.push_async_callback(client.close)
         return client
 
-    async def connect(self, user_id: str, **options: Any) -> Client:
+    async def connect(self, user_id: str, **parameters: Any) -> Client:
         """A session."""
-        client = await self.open(**options)
-        answer = await client.request("connect", token=self.token(user_id), device_id="test")
+        client = await self.open()
+        answer = await client.request("connect", **{"token": self.token(user_id), "device_id": "test", **parameters})
         client.hello = answer["ok"]
         return client
 
@@ -195,7 +213,12 @@ class World:
 
 @asynccontextmanager
 async def world(
-    pool: AsyncConnectionPool, valkey_url: str, *, limits: SessionLimits | None = None, fanout: bool = True
+    pool: AsyncConnectionPool,
+    valkey_url: str,
+    *,
+    limits: SessionLimits | None = None,
+    fanout: bool = True,
+    fanout_limit: int = 0,
 ) -> AsyncIterator[World]:
     """A running gateway, its log empty. `pool`: of an empty, migrated database."""
     async with AsyncExitStack() as stack:
@@ -204,14 +227,31 @@ async def world(
         await log.ensure(Topology())
         progress = Progress()
         queries = Queries(pool, progress=progress, wait_s=0.5)
+        users = UserQueries(pool, progress=progress)
+        sync, push = SyncQueries(pool), PushQueries(Database(pool), partitions=1)
         await stack.enter_async_context(running(log, pool, progress, projections()))
         writer = await stack.enter_async_context(writing(log))
+        users_writer = await stack.enter_async_context(writing(log, family=subjects.USER))
         valkey = redis.asyncio.Redis.from_url(valkey_url)
         stack.push_async_callback(valkey.aclose)
-        gateway = Gateway(bus, log, queries, cursor_key=b"0123456789abcdef", limits=limits or SessionLimits())
+        gateway = Gateway(
+            bus,
+            log,
+            queries,
+            push,
+            sync,
+            presence=Presence(valkey, bus, users.acquainted, prefix=f"{secrets.token_hex(6)}:"),
+            cursor_key=b"0123456789abcdef",
+            partitions=1,
+            fanout_limit=fanout_limit,
+            limits=limits or SessionLimits(),
+        )
         context = ApiContext(
-            dispatcher=WriterDispatcher(writer),
+            dispatcher=WriterDispatcher(writer, users_writer),
             queries=queries,
+            users=users,
+            sync=sync,
+            hot=HotStore(valkey, InboxQueries(pool)),
             authenticator=Authenticator.with_secret(SECRET.encode()),
             tickets=TicketStore(valkey),
             gateway=gateway,
@@ -224,15 +264,17 @@ async def world(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         services = [asyncio.create_task(server.serve([listener])), asyncio.create_task(gateway.run())]
         if fanout:
-            worker = FanoutWorker(log, bus, partition=0)
+            worker = FanoutWorker(log, bus, pool, partition=0, limit=fanout_limit)
             await worker.position()
             services.append(asyncio.create_task(worker.run()))
+            services.append(asyncio.create_task(ReceiptsWorker(log, bus, partition=0).run()))
+            services.append(asyncio.create_task(SignalForwarder(bus, [worker], limit=fanout_limit).run()))
         stack.push_async_callback(_stop, services)
         clients = await stack.enter_async_context(AsyncExitStack())
         async with asyncio.timeout(WAIT_S):
             while not server.started:
                 await asyncio.sleep(0.005)
-        yield World(url, bus, log, writer, queries, gateway, server, context, clients)
+        yield World(url, bus, log, writer, queries, push, gateway, server, context, clients)
 
 
 async def _stop(services: "list[asyncio.Task[None]]") -> None:
@@ -253,12 +295,14 @@ OpenWorld = Callable[..., AbstractAsyncContextManager[World]]
 
 
 @pytest_asyncio.fixture(name="open_world", loop_scope="session")
-async def open_world_fixture(postgres_url: str, servers: EmbeddedServers) -> AsyncIterator[OpenWorld]:
-    """Opens a `world` on an empty database."""
+async def open_world_fixture(
+    postgres_url: str, servers: EmbeddedServers, request: pytest.FixtureRequest
+) -> AsyncIterator[OpenWorld]:
+    """Opens a `world` on an empty database. Its parameter is the fan-out limit, 0 if it has none."""
     await asyncio.to_thread(upgrade, postgres_url)
     pool = AsyncConnectionPool(postgres_url, min_size=2, max_size=10, open=False, kwargs={"autocommit": True})
     await pool.open()
     async with pool.connection() as connection:
         await connection.execute(f"TRUNCATE {TABLES}".encode())
-    yield partial(world, pool, servers.valkey_url)
+    yield partial(world, pool, servers.valkey_url, fanout_limit=getattr(request, "param", 0))
     await pool.close()

@@ -17,9 +17,12 @@ from tests.api.sockets import (
     open_world_fixture,  # noqa: F401  # the fixture `open_world`
 )
 
+# Whatever way the events come: each test is run with all of them addressed to the conversation, and to its members.
+pytestmark = pytest.mark.parametrize("open_world", [0, 100], indirect=True, ids=["read", "write"])
+
 
 def _is_live(signal: Signal) -> bool:
-    return signal.subject.startswith("live.conv.")
+    return signal.headers.get(subjects.NATS_SUBJECT, "").startswith("conv.")
 
 
 def _assert_whole(client: Client, conversation: int, last: int, *, first: int) -> None:
@@ -146,7 +149,7 @@ async def test_lost_events_are_filled_in_order(open_world: OpenWorld) -> None:
 
 async def test_what_was_stored_while_a_session_began_is_pushed_without_a_later_event(open_world: OpenWorld) -> None:
     """The event falls between the reading of the memberships and the subscription to the conversation."""
-    async with open_world() as world:
+    async with open_world(fanout_limit=0) as world:
         conversation = await world.create("bob")
         subscribe = world.bus.subscribe
         posted = 0
@@ -205,8 +208,8 @@ async def test_sessions_that_come_and_go_miss_nothing_of_what_they_are_there_for
         clients: list[tuple[Client, dict[int, int]]] = []
 
         async def comes() -> None:
-            known = {conversation: (await world.queries.newest_versions([conversation])).get(conversation, 0)
-                     for conversation in conversations}  # fmt: skip
+            _, found = await world.push.newest_versions(conversations, since=(0,))
+            known = {conversation: found.get(conversation, 0) for conversation in conversations}
             clients.append((await world.connect(chance.choice(["bob", "carol"])), known))
 
         async def goes() -> None:
@@ -271,14 +274,16 @@ async def test_a_member_that_is_removed_and_added_again_hears_exactly_its_times(
 async def test_a_conversation_nobody_is_in_is_forgotten_after_a_while(
     open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.gateway.LINGER_S", 0.05)
-    async with open_world(limits=SessionLimits(ping_s=0.2)) as world:
+    monkeypatch.setattr("api.feeds.LINGER_S", 0.05)
+    async with open_world(fanout_limit=0, limits=SessionLimits(ping_s=0.2)) as world:
         conversation = await world.create("bob")
         subject = subjects.live_conversation(str(conversation))
         bob = await world.connect("bob")
         assert subject in {subscription.subject for subscription in world.bus._subscriptions}
         await bob.close()
-        await eventually(lambda: not any("live." in subscription.subject for subscription in world.bus._subscriptions))
+        await eventually(
+            lambda: not any("live.conv" in subscription.subject for subscription in world.bus._subscriptions)
+        )
         last = await world.post(conversation)
         again = await world.connect("bob")
         last = await world.post(conversation)
