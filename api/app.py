@@ -8,7 +8,19 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route, WebSocketRoute
 
-from api import conversations, health, members, messages, tickets
+from api import (
+    conversations,
+    devices,
+    health,
+    inbox,
+    markers,
+    members,
+    messages,
+    own_settings,
+    presences,
+    tickets,
+    users,
+)
 from api.context import ApiContext
 from api.endpoint import Endpoint, OpenEndpoint, Path
 from api.openapi import openapi_endpoint
@@ -20,6 +32,12 @@ _TABLE: Final[tuple[Endpoint | OpenEndpoint, ...]] = (
     *conversations.ENDPOINTS,
     *members.ENDPOINTS,
     *messages.ENDPOINTS,
+    *markers.ENDPOINTS,
+    *own_settings.ENDPOINTS,
+    *inbox.ENDPOINTS,
+    *users.ENDPOINTS,
+    *devices.ENDPOINTS,
+    *presences.ENDPOINTS,
     *tickets.ENDPOINTS,
     *health.ENDPOINTS,
 )
@@ -31,7 +49,8 @@ def create_app(context: ApiContext) -> Starlette:
     paths = [Path(list(endpoints)) for _, endpoints in groupby(table, key=lambda endpoint: endpoint.path)]
     app = Starlette(
         routes=[
-            *(Route(path.path, path) for path in paths),
+            # A device id may hold slashes, which the server has decoded by now.
+            *(Route(path.path.replace("{device_id}", "{device_id:path}"), path) for path in paths),
             Route("/v1/stream", stream_endpoint, methods=["GET"]),
             WebSocketRoute("/v1/ws", websocket_endpoint),
         ],

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from api.auth import Authenticator
 from api.recent_writes import RecentWrites
 from commands.ports import Dispatcher
+from projections.hot import HotStore
+from projections.people import UserQueries
 from projections.queries import Queries
+from projections.sync import SyncQueries
 
 if TYPE_CHECKING:  # their handlers use the context themselves
     from api.gateway import Gateway
@@ -39,6 +42,9 @@ class ApiContext:
 
     dispatcher: Dispatcher
     queries: Queries
+    users: UserQueries
+    sync: SyncQueries
+    hot: HotStore
     authenticator: Authenticator
     tickets: "TicketStore"
     gateway: "Gateway"

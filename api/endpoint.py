@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from api.auth import Principal
 from api.context import ApiContext
+from api.decoding import decode, decode_query
 from api.errors import MethodNotAllowed, TooLarge, UnsupportedMediaType
-from api.schema import decode, decode_query
 
 Q = TypeVar("Q")
 B = TypeVar("B")

@@ -4,10 +4,22 @@ import json
 from typing import Annotated, Final
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
-from api.schema import EventsQuery, Id, MessagesQuery, PostMessageRequest
+from api.presence_view import ChosenStatus
+from api.schema import (
+    INT64_MAX,
+    DeviceId,
+    EventsQuery,
+    Id,
+    MessagesQuery,
+    MoveReadRequest,
+    PostMessageRequest,
+    Watched,
+)
+from domain.devices import DeviceKind
 
+VERSIONS_MAX: Final = 1_000  # conversations that a client was pushed something of since its cursor
 ID_MAX: Final = (1 << 53) - 1  # what every JSON client can count to
 
 _decode_request = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -15,19 +27,27 @@ _decode_pairs = json.JSONDecoder(object_pairs_hook=list).decode  # msgspec keeps
 
 
 class ConnectRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The first request. `cursor`: an earlier session's."""
+    """The first request.
+
+    Attributes:
+        cursor: an earlier session's, an inbox's or a sync's: what was missed since is pushed first.
+        versions: of conversations of which the client has more than the cursor says: by id, the version it has.
+    """
 
     token: str | None = None
-    device_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    device_id: DeviceId | None = None
+    device_kind: DeviceKind = "other"
     cursor: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.device_id is not None and not self.device_id.isprintable():
-            raise ValueError("device_id: 1 to 64 printable characters")
+    versions: Annotated[dict[Id, Annotated[int, Meta(ge=0, le=INT64_MAX)]], Meta(max_length=VERSIONS_MAX)] = {}
 
 
 class Connected(msgspec.Struct, frozen=True):
-    """The answer to it. `recovered`: everything since the client's cursor is being pushed; else it has to sync."""
+    """The answer to it.
+
+    Attributes:
+        cursor: from which everything is pushed.
+        recovered: that is the cursor the client came with, and what it missed comes first; else it has to sync.
+    """
 
     session_id: str
     user_id: str
@@ -54,8 +74,29 @@ class EventsRequest(EventsQuery, frozen=True, forbid_unknown_fields=True, kw_onl
     conversation_id: Id
 
 
+class ReadRequest(MoveReadRequest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`POST …/read`."""
+
+    conversation_id: Id
+
+
 class PingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Says that the client is there."""
+
+
+class PresenceMethod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A status to choose, users to watch no more, users to watch: each if given, in this order."""
+
+    status: ChosenStatus | UnsetType = UNSET
+    subscribe: Watched | UnsetType = UNSET
+    unsubscribe: Watched | UnsetType = UNSET
+
+
+class TypingRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Says that the user is writing in a conversation, or has stopped."""
+
+    conversation_id: Id
+    active: bool
 
 
 class Violation(Exception):

@@ -101,6 +101,7 @@ STATUSES: Final[Mapping[str, tuple[int, str]]] = {
     "unauthenticated": (401, "Not authenticated"),
     "token_expired": (401, "The token has expired"),
     "forbidden": (403, "Not allowed"),
+    "revoked": (403, "This device was revoked"),
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "Method not allowed"),
     "conflict": (409, "Conflict"),

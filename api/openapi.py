@@ -7,9 +7,10 @@ import msgspec
 from starlette.responses import Response
 
 from api.context import ApiContext
+from api.decoding import properties
 from api.endpoint import JSON, Endpoint, OpenEndpoint
 from api.errors import PROBLEM_JSON, STATUSES
-from api.schema import Id, Problem, properties
+from api.schema import DeviceId, Id, Problem, UserId
 
 _SCHEMA_REF: Final = "#/components/schemas/{name}"
 _EVERYWHERE: Final = ("unauthenticated", "token_expired", "invalid", "rate_limited", "internal", "unavailable")
@@ -23,7 +24,7 @@ and in queries, are refused by name. What one may not know of answers `not_found
 Errors are RFC 9457 problems; `code` is a stable word, and `retryable` says whether the same may succeed later.
 """
 
-_PATH_PARAMETERS: Final = {"conversation_id": Id}
+_PATH_PARAMETERS: Final = {"conversation_id": Id, "user_id": UserId, "device_id": DeviceId}
 
 
 def openapi_endpoint(endpoints: Sequence[Endpoint | OpenEndpoint]) -> OpenEndpoint:

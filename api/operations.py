@@ -5,7 +5,7 @@ Every function is authorised by what it calls: the aggregate and the queries kno
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from msgspec import UNSET
 
@@ -21,15 +21,18 @@ from api.schema import (
     PostMessageRequest,
     UpdateConversationRequest,
 )
-from commands.command import Command
+from commands.command import Command, Result
 from commands.conversations import ChangeMembers, ConversationResult, CreateConversation, UpdateConversation
 from commands.messages import MessageResult, PostMessage
 from domain.errors import DomainError, Invalid, NotFound, Unavailable
 from domain.ids import check_user_id, parse_id
-from projections.pages import EventsPage, MembersPage, MessagesPage
+from projections.pages import EventsPage, MembersPage, MessagesPage, Positions, Standing
 from streams.public import ConversationView
 
+SETTLED_S: Final = 1.0  # the read models are milliseconds behind; more only under a flood
+
 T = TypeVar("T")
+R = TypeVar("R", bound=Result)
 
 
 def post_message(
@@ -69,6 +72,7 @@ def post_message(
     def note(done: "asyncio.Future[MessageResult]") -> None:
         if not done.cancelled() and done.exception() is None:
             context.recent_writes.note(command.conversation_id, done.result().version, (principal.user_id,))
+            context.recent_writes.wrote()
 
     # The first callback of the future: noted before whoever awaits it is woken.
     future.add_done_callback(note)
@@ -235,9 +239,60 @@ async def events(context: ApiContext, principal: Principal, conversation_id: str
     )
 
 
+async def standing(context: ApiContext, principal: Principal, conversation_id: int) -> Standing:
+    """What a conversation is to a member of it.
+
+    Raises:
+        NotFound: not a member. Unavailable.
+    """
+    return await _read(
+        context,
+        principal,
+        conversation_id,
+        0,
+        lambda version: context.users.standing(conversation_id, principal.user_id, min_version=version),
+    )
+
+
+async def decide(context: ApiContext, command: Command, kind: type[R]) -> R:
+    """Have a command decided; reads that come after this see what it wrote.
+
+    Args:
+        kind: of its result.
+
+    Raises:
+        DomainError.
+    """
+    result = await context.dispatcher.dispatch(command)
+    context.recent_writes.wrote()
+    assert isinstance(result, kind)
+    return result
+
+
+async def settled(context: ApiContext, *, always: bool = False) -> Positions | None:
+    """Wait, for a second at most, until what was written through this process can be read.
+
+    Args:
+        always: wait for what others have written before, too.
+
+    Returns:
+        Where the read models then are; `None` when there was nothing to wait for, or it did not come.
+    """
+    mark = context.recent_writes.unsettled
+    if mark is None and not always:
+        return None
+    try:
+        async with asyncio.timeout(SETTLED_S):
+            positions = await context.gateway.tail.caught_up()
+    except (Unavailable, TimeoutError):
+        return None  # an older answer is better than none
+    context.recent_writes.settle(mark or 0)
+    return positions
+
+
 async def _changed(context: ApiContext, command: Command, users: Iterable[str]) -> ConversationResult:
     """Decide a command about a conversation; those it concerns will read what it wrote."""
-    result = cast("ConversationResult", await context.dispatcher.dispatch(command))
+    result: ConversationResult = await decide(context, command, ConversationResult)
     view = result.conversation
     context.recent_writes.note(int(view.conversation_id), view.version, users)
     return result

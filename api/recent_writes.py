@@ -1,4 +1,4 @@
-"""What users have just written through this process: so that their next read waits for it."""
+"""What was just written through this process: so that the next read waits for it."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ class RecentWrites:
     """
 
     def __init__(self, remembered_max: int = REMEMBERED_MAX) -> None:
+        self._written = self._settled = 0
         self._versions: OrderedDict[tuple[int, str], int] = OrderedDict()
         self._remembered_max = remembered_max
 
@@ -36,3 +37,18 @@ class RecentWrites:
         key = (conversation_id, user_id)
         if self._versions.get(key) == version:
             del self._versions[key]
+
+    # -- whatever it was ------------------------------------------------------------------------------------
+
+    def wrote(self) -> None:
+        """Something was written, which reads across conversations (an inbox) are to see."""
+        self._written += 1
+
+    @property
+    def unsettled(self) -> int | None:
+        """A mark of what was written and may not be readable yet; `None` when all of it is."""
+        return self._written if self._written > self._settled else None
+
+    def settle(self, mark: int) -> None:
+        """What was written up to a mark can be read."""
+        self._settled = max(mark, self._settled)

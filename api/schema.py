@@ -1,31 +1,26 @@
-r"""The shapes of requests and of the answers that are nobody else's: one set of types validates and documents.
+"""The shapes of requests and of the answers that are nobody else's: one set of types validates and documents.
 
-`decode` is strict beyond JSON: unknown and duplicate names are refused, each by its name. Shapes only; what a
-text, a name or a user id may be is decided by the domain. Where the schema says more than a type can
-(`extra_json_schema`), the domain is what enforces it.
+Shapes only, decoded by `api.decoding`; what a text, a name or a user id may be is decided by the domain. Where the
+schema says more than a type can (`extra_json_schema`), the domain is what enforces it.
 """
 
-import json
-import re
-from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
-from functools import cache
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
+from datetime import datetime
+from typing import Annotated, Final, Literal, TypeAlias
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from api.presence_view import WATCH_MAX, ChosenStatus
 from commands.messages import MessageResult
 from domain.conversations import NAME_MAX
-from domain.errors import Invalid
+from domain.devices import DEVICE_ID_MAX, DeviceKind
 from domain.ids import USER_ID_MAX
 from domain.members import MEMBERS_PER_COMMAND_MAX, Kind, Who
 from domain.messages import CLIENT_MSG_ID_MAX, MENTIONS_MAX, TEXT_MAX
+from projections.pages import Block, Device
 
 INT64_MAX: Final = (1 << 63) - 1
 LIMIT_MAX: Final = 200
 LIMIT_DEFAULT: Final = 50
-QUOTED_MAX: Final = 100  # characters of the client's own that an error says back
 
 Id: TypeAlias = Annotated[
     str, Meta(description="A 64-bit id as a decimal string.", extra_json_schema={"pattern": "^[1-9][0-9]{0,18}$"})
@@ -159,6 +154,93 @@ class EventsQuery(Struct, frozen=True, forbid_unknown_fields=True):
     min_version: MinVersion = 0
 
 
+DeviceId: TypeAlias = Annotated[
+    str, Meta(min_length=1, max_length=DEVICE_ID_MAX, description="The client's own name for an installation of it.")
+]
+Cursor: TypeAlias = Annotated[str, Meta(description="Opaque; of an earlier answer. Any other text cannot be used.")]
+
+
+class InboxQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """A page of the inbox, the newest conversation first."""
+
+    limit: Limit = LIMIT_DEFAULT
+    page: Annotated[str, Meta(max_length=64, description="The `page` of the page before.")] | None = None
+    hidden: Annotated[Literal["true", "false"], Meta(description="Those that are hidden, instead of the others.")] = (
+        "false"
+    )
+
+
+class SyncQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """What happened since a cursor; without one, since ever."""
+
+    cursor: Cursor | None = None
+    limit: Annotated[int, Meta(ge=1, le=LIMIT_MAX, description="How many conversations at most.")] = LIMIT_DEFAULT
+    events: Annotated[int, Meta(ge=0, le=LIMIT_MAX, description="How many events of each at most.")] = LIMIT_DEFAULT
+
+
+class StreamQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a stream begins: of which device, and after which cursor (`Last-Event-ID` goes before it)."""
+
+    device_id: DeviceId | None = None
+    device_kind: DeviceKind = "other"
+    cursor: Cursor | None = None
+
+
+class MoveReadRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Up to which message the user has read."""
+
+    seq: Annotated[int, Meta(ge=0, le=INT64_MAX)]
+
+
+class ReadMarker(Struct, frozen=True):
+    """How far the user has read a conversation; never less than before."""
+
+    conversation_id: Id
+    read_seq: int
+
+
+class OwnSettingsChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """The user's own settings of a conversation; what is not given stays. `muted_until`: RFC 3339; null: not muted."""
+
+    muted_until: datetime | UnsetType | None = UNSET
+    pinned: bool | UnsetType = UNSET
+    hidden: bool | UnsetType = UNSET
+
+
+class ReadReceiptsQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """A page of read receipts, by user id."""
+
+    after: UserId | None = None
+    limit: Limit = LIMIT_DEFAULT
+
+
+class ProfileChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """What to change of one's profile; what is not given stays, null clears. `attributes` are replaced as a whole."""
+
+    display_name: str | UnsetType | None = UNSET
+    avatar_url: str | UnsetType | None = UNSET
+    attributes: dict[str, str] | UnsetType = UNSET
+
+
+class Devices(Struct, frozen=True):
+    """All devices that were ever registered and are not forgotten, also the revoked ones."""
+
+    devices: list[Device]
+
+
+class Blocks(Struct, frozen=True):
+    """Everybody the user has blocked."""
+
+    blocks: list[Block]
+
+
+class Blocked(Struct, frozen=True):
+    """Whether a user is blocked now."""
+
+    user_id: UserId
+    blocked: bool
+
+
 class MessageAck(Struct, frozen=True):
     """The message is in the log, for good, at `seq`. `duplicate`: it was already there."""
 
@@ -204,102 +286,16 @@ class Problem(Struct, frozen=True):
     not_ready: dict[str, str] | UnsetType = UNSET
 
 
-T = TypeVar("T")
+class SetPresenceRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A status to choose. `invisible`: others see `offline`."""
+
+    status: ChosenStatus
 
 
-def decode(raw: bytes, type_: type[T]) -> T:
-    """The value that JSON stands for. About 4 µs for a message of 200 bytes.
-
-    Raises:
-        Invalid: not JSON, not UTF-8, a lone surrogate, an unknown or duplicate name, a wrong type. `field` is its path.
-    """
-    try:
-        value: T = _decoder(cast("Hashable", type_))(raw)
-        _refuse_duplicates(raw.decode())
-    except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"not JSON: {_malformation(raw, error)}") from None
-    return value
+Watched: TypeAlias = Annotated[list[UserId], Meta(extra_json_schema={"maxItems": WATCH_MAX})]
 
 
-def decode_query(pairs: list[tuple[str, str]], type_: type[T]) -> T:
-    """The value of a query string's parameters, each given once at most.
+class PresenceRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Users whose presence is asked for."""
 
-    Raises:
-        Invalid: an unknown or repeated parameter, a number that is none or out of bounds.
-    """
-    numbers = _number_fields(cast("Hashable", type_))
-    values: dict[str, Any] = {}
-    for name, text in pairs:
-        if name in values:
-            raise Invalid("given more than once", field=_quoted(name))
-        # Digits only: `int` would also take signs, spaces and other scripts' digits.
-        if name in numbers and not (len(text) <= 19 and text.isascii() and text.isdigit()):
-            raise Invalid("a whole number is expected, of at most 63 bits", field=name)
-        values[name] = int(text) if name in numbers else text
-    try:
-        return msgspec.convert(values, type_)
-    except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
-
-
-@cache
-def _decoder(type_: Hashable) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(type_).decode
-
-
-@cache
-def _number_fields(type_: Hashable) -> frozenset[str]:
-    return frozenset(name for name, property_ in properties(type_).items() if "integer" in str(property_))
-
-
-def properties(type_: Any) -> Mapping[str, Any]:
-    """The JSON schema of each field of a struct."""
-    _, components = msgspec.json.schema_components([type_])
-    found: Mapping[str, Any] = components[type_.__name__].get("properties", {})
-    return found
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise Invalid("given more than once", field=_quoted(name))
-    return value
-
-
-# msgspec keeps the last of duplicate names and cannot be told to refuse. The second parser comes after it, so
-# what it sees is already known to be JSON of a bounded depth.
-_refuse_duplicates = json.JSONDecoder(object_pairs_hook=_unique).decode
-
-_PATH = re.compile(r"(.*?)(?: - at (?:`key` in )?`\$\.?(.*)`)?", re.DOTALL)
-_NAMED = re.compile(r"Object (?:contains|missing) (unknown|required) field `(.*)`", re.DOTALL)
-_DETAILS = {"unknown": "there is no such field", "required": "this is required"}
-
-
-def _invalid(message: str) -> Invalid:
-    """msgspec's sentence as ours: `Expected `str`, got `int` - at `$.body.text``."""
-    match = _PATH.fullmatch(message)
-    detail, path = (match[1], match[2] or "") if match else (message, "")
-    path = path.replace("[...]", "")
-    if named := _NAMED.fullmatch(detail):
-        detail = _DETAILS[named[1]]
-        path = f"{path}.{named[2]}" if path else named[2]
-    return Invalid(_quoted(detail.replace("`", "")), field=_quoted(path) if path else None)
-
-
-def _malformation(raw: bytes, error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8"
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    try:
-        json.loads(raw)
-    except (ValueError, RecursionError):
-        return _quoted(str(error).removeprefix("JSON is malformed: "))
-    return "a lone surrogate"  # Python's parser takes it, msgspec's does not
-
-
-def _quoted(text: str) -> str:
-    return text if len(text) <= QUOTED_MAX else text[:QUOTED_MAX] + "…"
+    users: Watched

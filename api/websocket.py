@@ -6,39 +6,32 @@ request is looked at. Answers of one conversation leave in the order of their re
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final
 
 import structlog
 from starlette.websockets import WebSocket
 
-from api import operations
+from api import devices
 from api.auth import IN_URL, Principal
 from api.context import ApiContext
-from api.envelope import (
-    Connected,
-    ConnectRequest,
-    EventsRequest,
-    HistoryRequest,
-    PingRequest,
-    SendRequest,
-    Violation,
-    parsed,
-)
+from api.decoding import decode
+from api.envelope import Connected, ConnectRequest, Violation, parsed
 from api.errors import ApiError, Unauthenticated, error_fields, problem
-from api.frames import ALIVE, EventFrame, answer_frame, error_frame
+from api.frames import ALIVE, Frame, answer_frame, cursor_frame, error_frame
 from api.gateway import Draining, TooManySessions
-from api.schema import MessageAck, decode
+from api.methods import METHODS, Caller
+from api.position import Position
+from api.schema import MessageAck
 from api.server import EXTENSION, SocketProtocol
-from api.sessions import CloseCode, Session
+from api.sessions import CloseCode, DeviceInfo, Session
 from commands.messages import MessageResult
-from domain.errors import DomainError, Invalid, Unavailable
+from domain.errors import DomainError, Invalid, Revoked, Unavailable
+from domain.ids import parse_id
 
 SUBPROTOCOL: Final = "riverrun.v1.json"
 CONNECT_S: Final = 10.0  # within which the first request has come
 IN_FLIGHT_MAX: Final = 256  # requests of one session; reading stops at it: the client waits, nothing is refused
-KNOWN: Final = ("connect", "send", "history", "events", "ping")
 INTERNAL: Final = 1011
 QUOTED_MAX: Final = 40
 
@@ -105,9 +98,13 @@ class SocketOutlet:
         """See `api.sessions.Outlet.heard_s`."""
         return self._socket.heard_s
 
-    def encoded(self, frame: EventFrame) -> bytes:
+    def encoded(self, frame: Frame, position: Position | None) -> bytes:
         """See `api.sessions.Outlet.encoded`."""
         return frame.websocket
+
+    def told(self, position: Position) -> bytes:
+        """See `api.sessions.Outlet.told`."""
+        return cursor_frame(position.token())
 
     def alive(self) -> bytes:
         """See `api.sessions.Outlet.alive`."""
@@ -115,7 +112,7 @@ class SocketOutlet:
 
 
 class _Answer:
-    """A place in the order of a conversation's answers."""
+    """A place in the order of a lane's answers."""
 
     __slots__ = ("frame",)
 
@@ -143,7 +140,7 @@ class Connection:
         self._waiting: deque[bytes] = deque()  # requests of frames already read
         self._in_flight = 0
         self._lanes: dict[str, deque[_Answer]] = {}
-        self._reading: set[asyncio.Task[Any]] = set()
+        self._reading: set[asyncio.Future[Any]] = set()
 
     # -- requests -------------------------------------------------------------------------------------------
 
@@ -190,66 +187,47 @@ class Connection:
         if method == "connect":
             self._refuse(request_id, Invalid("this session is connected already"))
             raise Violation("connect comes once")
+        asked = METHODS.get(method)
+        if asked is None:
+            known = f"unknown method {_quoted(method)}; known: connect, {', '.join(METHODS)}"
+            self._refuse(request_id, Invalid(known))
+            return
         try:
-            match method:
-                case "send":
-                    self._send(request_id, decode(raw, SendRequest))
-                case "history":
-                    history = decode(raw, HistoryRequest)
-                    page = operations.history(self._context, self._principal, history.conversation_id, history)
-                    self._read(request_id, history.conversation_id, page)
-                case "events":
-                    events = decode(raw, EventsRequest)
-                    changes = operations.events(self._context, self._principal, events.conversation_id, events)
-                    self._read(request_id, events.conversation_id, changes)
-                case "ping":
-                    self._session.write(answer_frame(request_id, decode(raw, PingRequest)))
-                case _:
-                    known = f"unknown method {_quoted(method)}; known: {', '.join(KNOWN)}"
-                    self._refuse(request_id, Invalid(known))
+            request = decode(raw, asked.shape)
         except Invalid as refusal:
             self._refuse(request_id, refusal)
+            return
+        if method != "ping":
+            self._context.gateway.presence.active(self._session)
+        caller = Caller(self._context, self._principal, self._session, f"{self._session.id}.{request_id.decode()}")
+        answering = asked.answer(caller, request)
+        future = asyncio.ensure_future(answering)
+        if future is not answering:  # a task of this session's; what was a future is on its way whatever becomes of it
+            self._reading.add(future)
+            future.add_done_callback(self._reading.discard)
+        self._await_answer(request_id, asked.lane(request), future)
 
     def _refuse(self, request_id: bytes, refusal: Invalid) -> None:
         assert self._session is not None
         self._session.write(error_frame(request_id, error_fields(refusal)))
 
-    def _send(self, request_id: bytes, request: SendRequest) -> None:
-        assert self._session is not None
-        future = operations.post_message(
-            self._context,
-            self._principal,
-            request.conversation_id,
-            request,
-            correlation_id=f"{self._session.id}.{request_id.decode()}",
-        )
-        self._await_answer(request_id, request.conversation_id, future)
-
-    def _read(self, request_id: bytes, conversation_id: str, page: Coroutine[Any, Any, Any]) -> None:
-        task = self._loop.create_task(page)
-        self._reading.add(task)
-        task.add_done_callback(self._reading.discard)
-        self._await_answer(request_id, conversation_id, task)
-
     # -- answers --------------------------------------------------------------------------------------------
 
-    def _await_answer(self, request_id: bytes, conversation_id: str, future: "asyncio.Future[Any]") -> None:
+    def _await_answer(self, request_id: bytes, lane: str, future: "asyncio.Future[Any]") -> None:
         answer = _Answer()
-        self._lanes.setdefault(conversation_id, deque()).append(answer)
+        self._lanes.setdefault(lane, deque()).append(answer)
         self._in_flight += 1
-        future.add_done_callback(partial(self._on_answer, request_id, conversation_id, answer))
+        future.add_done_callback(partial(self._on_answer, request_id, lane, answer))
 
-    def _on_answer(
-        self, request_id: bytes, conversation_id: str, answer: _Answer, future: "asyncio.Future[Any]"
-    ) -> None:
+    def _on_answer(self, request_id: bytes, lane_name: str, answer: _Answer, future: "asyncio.Future[Any]") -> None:
         assert self._session is not None
         answer.frame = _frame_of(request_id, future)
-        lane = self._lanes[conversation_id]
+        lane = self._lanes[lane_name]
         while lane and (frame := lane[0].frame) is not None:
             self._session.write(frame)
             lane.popleft()
         if not lane:
-            del self._lanes[conversation_id]
+            del self._lanes[lane_name]
         was_full = self._in_flight >= IN_FLIGHT_MAX
         self._in_flight -= 1
         if was_full:
@@ -262,11 +240,17 @@ class Connection:
         gateway = self._context.gateway
         try:
             request = decode(raw, ConnectRequest)
+            versions = {parse_id(id_, field="versions"): version for id_, version in request.versions.items()}
             self._principal = self._authenticated(request)
             session = self._session = gateway.admit(
-                self._principal.user_id, SocketOutlet(self._socket), expires_at=self._principal.expires_at
+                self._principal.user_id,
+                SocketOutlet(self._socket),
+                device=DeviceInfo(request.device_id, request.device_kind, self._principal.issued_at),
+                expires_at=self._principal.expires_at,
             )
-            cursor = await gateway.connect(session)
+            await gateway.listen(session)
+            await devices.enter(self._context, self._principal, session.device)
+            cursor, recovered = await gateway.connect(session, request.cursor, versions)
         except (DomainError, ApiError) as refusal:
             self._socket.try_write(error_frame(request_id, error_fields(refusal)), gateway.limits.buffer_bytes)
             self._end(_close_code(refusal), str(refusal))
@@ -275,7 +259,7 @@ class Connection:
             log.exception("a session could not be connected")
             self._socket.end(INTERNAL, "internal error")
             return
-        connected = Connected(session.id, session.user_id, cursor, recovered=False, ping_s=gateway.limits.ping_s)
+        connected = Connected(session.id, session.user_id, cursor, recovered=recovered, ping_s=gateway.limits.ping_s)
         session.start(answer_frame(request_id, connected))
         self._connected = True
         self._resume()
@@ -299,7 +283,9 @@ class Connection:
         """The connection has ended. Sends on their way stay on their way; reads are dropped."""
         self._late.cancel()
         self._waiting.clear()
-        tasks = [*self._reading, *([self._connecting] if self._connecting is not None else [])]
+        tasks: list[asyncio.Future[Any]] = [*self._reading]
+        if self._connecting is not None:
+            tasks.append(self._connecting)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -313,7 +299,7 @@ def _frame_of(request_id: bytes, future: "asyncio.Future[Any]") -> bytes:
     if error is None:
         result = future.result()
         return answer_frame(request_id, MessageAck.of(result) if isinstance(result, MessageResult) else result)
-    if not isinstance(error, DomainError):
+    if not isinstance(error, DomainError | ApiError):
         log.error("a request failed", error=repr(error), exc_info=error)
     return error_frame(request_id, error_fields(error if isinstance(error, Exception) else RuntimeError()))
 
@@ -322,6 +308,8 @@ def _close_code(refusal: Exception) -> CloseCode:
     """How a session ends that was not let in."""
     if isinstance(refusal, Unauthenticated):
         return CloseCode.BAD_TOKEN
+    if isinstance(refusal, Revoked):
+        return CloseCode.REVOKED
     if isinstance(refusal, TooManySessions):
         return CloseCode.TOO_MANY_SESSIONS
     if isinstance(refusal, Draining):

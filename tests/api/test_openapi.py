@@ -9,17 +9,17 @@ import pytest
 import schemathesis
 from schemathesis.engine import events, from_schema
 
-from api.conversations import ENDPOINTS as CONVERSATIONS
+from api.app import _TABLE
 from api.endpoint import Endpoint
-from api.members import ENDPOINTS as MEMBERS
-from api.messages import ENDPOINTS as MESSAGES
 from tests.running import Running
 
 MAX_TIME_S: Final = 40  # the fuzzing repeats until it is spent; what is certain to be tried takes 12 s here
 
 
 @pytest.mark.parametrize(
-    "endpoint", [endpoint for endpoint in (*CONVERSATIONS, *MEMBERS, *MESSAGES) if endpoint.body], ids=lambda e: e.path
+    "endpoint",
+    [endpoint for endpoint in _TABLE if isinstance(endpoint, Endpoint) and endpoint.body],
+    ids=lambda endpoint: f"{endpoint.method} {endpoint.path}",
 )
 def test_every_example_is_what_its_endpoint_takes(endpoint: Endpoint) -> None:
     assert endpoint.body is not None
@@ -39,6 +39,21 @@ async def test_the_document_covers_the_contract(client: httpx.AsyncClient) -> No
         ("get", "/v1/conversations/{conversation_id}/messages"),
         ("post", "/v1/conversations/{conversation_id}/messages"),
         ("get", "/v1/conversations/{conversation_id}/events"),
+        ("post", "/v1/conversations/{conversation_id}/read"),
+        ("get", "/v1/conversations/{conversation_id}/receipts"),
+        ("patch", "/v1/conversations/{conversation_id}/settings"),
+        ("get", "/v1/inbox"),
+        ("get", "/v1/sync"),
+        ("get", "/v1/profile"),
+        ("patch", "/v1/profile"),
+        ("get", "/v1/users/{user_id}"),
+        ("get", "/v1/devices"),
+        ("delete", "/v1/devices/{device_id}"),
+        ("get", "/v1/blocks"),
+        ("put", "/v1/blocks/{user_id}"),
+        ("delete", "/v1/blocks/{user_id}"),
+        ("post", "/v1/presence"),
+        ("put", "/v1/presence"),
         ("post", "/v1/tickets"),
         *(("get", f"/{name}") for name in ("healthz", "readyz", "metrics", "version", "openapi.json")),
     }

@@ -50,7 +50,19 @@ class Queries:
 
 def context_of(**parts: Any) -> ApiContext:
     missing: dict[str, Any] = dict.fromkeys(
-        ("dispatcher", "queries", "authenticator", "tickets", "gateway", "readiness", "versions", "random_slot")
+        (
+            "dispatcher",
+            "queries",
+            "users",
+            "sync",
+            "hot",
+            "authenticator",
+            "tickets",
+            "gateway",
+            "readiness",
+            "versions",
+            "random_slot",
+        )
     )
     return ApiContext(**{**missing, **parts})
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.schema import MessagesQuery, PostMessageRequest, decode, decode_query
+from api.decoding import decode, decode_query
+from api.schema import MessagesQuery, PostMessageRequest
 from domain.errors import Invalid
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
