@@ -8,17 +8,26 @@ from importlib.metadata import version
 from pathlib import Path
 
 import redis.asyncio
+from psycopg_pool import AsyncConnectionPool
 
 from api.app import create_app
 from api.auth import Authenticator
 from api.context import ApiContext
 from api.gateway import Gateway
+from api.presence import Presence
 from api.server import Server, bind
 from api.sessions import SessionLimits
 from api.tickets import TicketStore
 from commands.ports import Dispatcher
 from domain.ids import SLOTS
+from projections.hot import HotStore
+from projections.inbox import InboxQueries
+from projections.people import UserQueries
+from projections.progress import Progress
+from projections.push import PushQueries
 from projections.queries import Queries
+from projections.reading import Database
+from projections.sync import SyncQueries
 from runtime.secret_file import load_or_create_secret
 from runtime.services import Services
 from runtime.settings import Settings
@@ -33,6 +42,8 @@ async def open_doors(
     services: Services,
     *,
     jetstream: JetStream,
+    pool: AsyncConnectionPool,
+    progress: Progress,
     queries: Queries,
     valkey: redis.asyncio.Redis,
     dispatcher: Dispatcher,
@@ -47,11 +58,20 @@ async def open_doors(
         OSError: the address is not ours, or in use. ValueError: a key file does not hold a key.
     """
     listener = bind(settings.host, settings.port)
+    partitions = settings.partitions
+    database = Database(pool)
+    users = UserQueries(pool, partitions=partitions, progress=progress)
+    sync = SyncQueries(pool, partitions=partitions)
     gateway = Gateway(
         jetstream.bus,
         jetstream.log,
         queries,
+        PushQueries(database, partitions=partitions),
+        sync,
+        presence=Presence(valkey, jetstream.bus, users.acquainted),
         cursor_key=_cursor_key(settings),
+        partitions=partitions,
+        fanout_limit=settings.fanout_limit,
         limits=SessionLimits(
             per_user=settings.max_sessions_per_user,
             buffer_bytes=settings.session_buffer_bytes,
@@ -61,6 +81,9 @@ async def open_doors(
     context = ApiContext(
         dispatcher=dispatcher,
         queries=queries,
+        users=users,
+        sync=sync,
+        hot=HotStore(valkey, InboxQueries(pool, partitions=partitions), partitions=partitions),
         authenticator=_authenticator(settings),
         tickets=TicketStore(valkey),
         gateway=gateway,

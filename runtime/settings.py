@@ -114,6 +114,9 @@ class Settings:
     log_level: str = _one_of("info", "Least severe level that is logged.", "debug", "info", "warning", "error")
     log_format: str = _one_of("auto", "Form of the log; auto: text on a terminal.", "auto", "text", "json")
     allow_unsynced_log: bool = _setting(False, "Start although the log's server may lose acknowledged messages.")
+    fanout_limit: int = _at_least(
+        0, 8, "Members up to which events are addressed to each; above, gateways listen to the conversation."
+    )
     max_sessions_per_user: int = _at_least(1, 20, "Live connections a user may have on one gateway.")
     session_buffer_bytes: int = _at_least(65_536, 1 << 20, "Unsent output at which a slow session is closed.", "bytes")
     ping_s: int = _at_least(1, 25, "Silence after which a session is pinged.", "s")

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import product
 
 import redis.asyncio
 import structlog
@@ -22,12 +23,18 @@ from commands.snapshots import PostgresSnapshots
 from commands.writer import PartitionWriter
 from domain.errors import DomainError
 from migrations.postgres.apply import upgrade
+from projections.audience import MEMBERS_MAX
 from projections.conversations import ConversationsProjection
 from projections.fanout import FanoutWorker
 from projections.heads import HeadsProjection
+from projections.hot_feed import HotFeed
+from projections.markers import MarkersProjection
 from projections.messages import MessagesProjection
 from projections.progress import Progress
+from projections.projection import Projection
 from projections.queries import Queries
+from projections.signals import ReceiptsWorker, SignalForwarder
+from projections.users import UsersProjection
 from projections.worker import ProjectionWorker
 from runtime.collector import spare_the_collector
 from runtime.doors import open_doors
@@ -40,7 +47,7 @@ from streams.topology import Topology
 
 ROLES = frozenset({"api", "writer", "projector", "fanout"})
 CONNECT_S = 30.0  # for each server to answer when a process starts
-POOL_MAX = 10  # Postgres connections of one process: three projections, queries, snapshots
+POOL_MAX = 10  # Postgres connections of one process: projections, one a worker that writes; queries, snapshots
 VALKEY_S = 2.0
 
 log = structlog.get_logger(__name__)
@@ -91,16 +98,18 @@ async def run(
         if "projector" in roles:
             _start_projectors(process, services)
         if "fanout" in roles:
-            _start_fanout(process, services)
+            await _start_fanout(process, services)
         node = _start_writers(process, services) if "writer" in roles else None
         url = ""
         if "api" in roles:
-            router = Router(process.jetstream.bus, family=subjects.CONV, partitions=settings.partitions, local=node)
+            router = Router(process.jetstream.bus, partitions=settings.partitions, local=node)
             url = await stack.enter_async_context(
                 open_doors(
                     settings,
                     services,
                     jetstream=process.jetstream,
+                    pool=process.pool,
+                    progress=process.progress,
                     queries=process.queries,
                     valkey=process.valkey,
                     dispatcher=router,
@@ -122,7 +131,15 @@ async def _process(settings: Settings, clickhouse: ClickHouse | None) -> AsyncIt
         await _check_syncs(settings)
         await jetstream.log.ensure(Topology(settings.partitions, settings.replicas))
         await asyncio.to_thread(upgrade, settings.postgres_url)
-        pool = AsyncConnectionPool(settings.postgres_url, open=False, min_size=2, max_size=POOL_MAX, name="riverrun")
+        pool = AsyncConnectionPool(
+            settings.postgres_url,
+            open=False,
+            min_size=2,
+            max_size=POOL_MAX,
+            name="riverrun",
+            # A transaction is begun where one is meant: a query that is one statement is one round trip, not three.
+            kwargs={"autocommit": True},
+        )
         await pool.open(wait=True, timeout=CONNECT_S)
         stack.push_async_callback(pool.close)
         # One try: a redemption of a ticket that is tried twice would not find the ticket.
@@ -147,33 +164,62 @@ async def _check_syncs(settings: Settings) -> None:
 
 
 def _start_projectors(process: Process, services: Services) -> None:
-    for partition in range(process.settings.partitions):
+    places = list(product(subjects.FAMILIES, range(process.settings.partitions)))
+    streams = [subjects.stream(family, partition) for family, partition in places]
+    hot = HotFeed(process.valkey, process.pool, streams, partitions=process.settings.partitions)
+    services.start("hot store", hot.run())
+    for family, partition in places:
         worker = ProjectionWorker(
             process.jetstream.log,
             process.pool,
-            (ConversationsProjection(), HeadsProjection(), MessagesProjection()),
+            _projections(family),
+            family=family,
             partition=partition,
             progress=process.progress,
+            on_commit=hot.feed,
         )
         services.start(f"projections {worker.stream}", worker.run())
 
 
-def _start_fanout(process: Process, services: Services) -> None:
-    for partition in range(process.settings.partitions):
-        worker = FanoutWorker(process.jetstream.log, process.jetstream.bus, partition=partition)
+def _projections(family: str) -> tuple[Projection, ...]:
+    if family == subjects.USER:
+        return (UsersProjection(), MarkersProjection())
+    return (ConversationsProjection(), HeadsProjection(), MessagesProjection())
+
+
+async def _start_fanout(process: Process, services: Services) -> None:
+    settings, log_, bus = process.settings, process.jetstream.log, process.jetstream.bus
+    workers = [
+        FanoutWorker(
+            log_,
+            bus,
+            process.pool,
+            partition=partition,
+            limit=settings.fanout_limit,
+            members_max=MEMBERS_MAX // settings.partitions,
+        )
+        for partition in range(settings.partitions)
+    ]
+    for worker in workers:
+        # Where it begins is settled before the doors open: what comes after a session has begun will be told.
+        await worker.position()
         services.start(f"fanout {worker.stream}", worker.run())
+    for partition in range(settings.partitions):
+        receipts = ReceiptsWorker(log_, bus, partition=partition)
+        services.start(f"receipts {receipts.stream}", receipts.run())
+    services.start("signals", SignalForwarder(bus, workers, limit=settings.fanout_limit).run())
 
 
 def _start_writers(process: Process, services: Services) -> WriterNode:
     settings, jetstream = process.settings, process.jetstream
     snapshots = PostgresSnapshots(process.pool)
 
-    def make_writer(partition: int) -> PartitionWriter:
+    def make_writer(family: str, partition: int) -> PartitionWriter:
         return PartitionWriter(
             process.appending.log,
-            Repository(process.appending.log, snapshots, family=subjects.CONV, partition=partition),
+            Repository(process.appending.log, snapshots, family=family, partition=partition),
             process.queries,
-            family=subjects.CONV,
+            family=family,
             partition=partition,
             clock_ms=_clock_ms,
             queue_max=settings.writer_queue_max,
@@ -185,7 +231,6 @@ def _start_writers(process: Process, services: Services) -> WriterNode:
         jetstream.nodes,
         jetstream.bus,
         make_writer,
-        family=subjects.CONV,
         partitions=settings.partitions,
         data=b"writer",
     )

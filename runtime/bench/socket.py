@@ -24,27 +24,37 @@ _TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
 class LightSocket(asyncio.Protocol):
     """One session. `on_text` is called with the payload of every frame: one or more JSON objects, one a line.
 
+    Args:
+        hello: the first request, a `connect`.
+
     Attributes:
+        answer: to `hello`, as JSON; empty before it came.
         on_text: may be replaced at any time.
         closed: done when the session has ended, with its `SessionClosed` as the result.
     """
 
-    def __init__(self, host: str, token: str) -> None:
+    def __init__(self, host: str, hello: bytes) -> None:
         loop = asyncio.get_running_loop()
         self.on_text: Callable[[bytes], None] = self._take_first
         self.closed: asyncio.Future[SessionClosed] = loop.create_future()
         self.ready: asyncio.Future[None] = loop.create_future()
+        self.answer = b""
         self._host = host
-        self._token = token
+        self._hello = hello
         self._early: list[bytes] = []
         self._rest = b""
         self._upgraded = False
         self._close_code = 1006
+        self._close_reason = ""
         self._transport: asyncio.Transport
 
     def send(self, payload: bytes) -> None:
-        """Write one text frame. The mask is zero, which leaves the payload as it is and is as legal as any."""
-        self._frame(_TEXT, payload)
+        """Write one text frame, unless the session has ended.
+
+        The mask is zero, which leaves the payload as it is and is as legal as any.
+        """
+        if not self._transport.is_closing():
+            self._frame(_TEXT, payload)
 
     def close(self) -> None:
         """Say goodbye and hang up."""
@@ -52,6 +62,10 @@ class LightSocket(asyncio.Protocol):
             self._close_code = 1000
             self._frame(_CLOSE, b"\x03\xe8")
             self._transport.close()
+
+    def drop(self) -> None:
+        """Be gone without a word, as a device is that loses its network."""
+        self._transport.abort()
 
     def _frame(self, opcode: int, payload: bytes) -> None:
         size = len(payload)
@@ -87,8 +101,7 @@ class LightSocket(asyncio.Protocol):
                 self._fail(ConnectionLost("no session there: " + head.partition(b"\r\n")[0].decode("latin-1")))
                 return
             self._upgraded = True
-            hello = b'{"id":1,"connect":{"token":"%b","device_id":"bench"}}'
-            self.send(hello % self._token.encode())
+            self.send(self._hello)
         self._frames(data)
 
     def _frames(self, data: bytes) -> None:
@@ -110,6 +123,7 @@ class LightSocket(asyncio.Protocol):
                 self._frame(_PONG, data[start:at])
             elif opcode == _CLOSE:
                 self._close_code = int.from_bytes(data[start : start + 2], "big") or 1005
+                self._close_reason = data[start + 2 : at].decode(errors="replace")
                 self._transport.close()
             else:
                 self._fail(ConnectionLost(f"a frame of an unexpected kind: {opcode:#x}"))
@@ -118,7 +132,7 @@ class LightSocket(asyncio.Protocol):
             self._rest = data[at:]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        ended = SessionClosed(self._close_code, str(exc or ""))
+        ended = SessionClosed(self._close_code, self._close_reason or str(exc or ""))
         if not self.ready.done():
             self.ready.set_exception(ended)
         if not self.closed.done():
@@ -131,6 +145,7 @@ class LightSocket(asyncio.Protocol):
             return
         answer, _, rest = payload.partition(b"\n")
         if b'"ok"' in answer:
+            self.answer = answer
             self.ready.set_result(None)
             if rest:
                 self._early.append(rest)
@@ -150,8 +165,11 @@ class LightSocket(asyncio.Protocol):
         self._transport.abort()
 
 
-async def open_socket(url: str, token: str) -> LightSocket:
+async def open_socket(url: str, token: str, *, hello: bytes | None = None) -> LightSocket:
     """A session of the server at `http://host:port`.
+
+    Args:
+        hello: the `connect` request to begin it with, for who has more to say than a token.
 
     Raises:
         ConnectionLost, SessionClosed: nobody there, or not let in.
@@ -159,10 +177,11 @@ async def open_socket(url: str, token: str) -> LightSocket:
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     loop = asyncio.get_running_loop()
+    first = hello or b'{"id":1,"connect":{"token":"%b","device_id":"bench"}}' % token.encode()
     try:
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             transport, socket = await loop.create_connection(
-                lambda: LightSocket(parts.netloc, token),
+                lambda: LightSocket(parts.netloc, first),
                 parts.hostname or "",
                 parts.port or (443 if secure else 80),
                 ssl=secure or None,

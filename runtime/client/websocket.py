@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -37,11 +37,14 @@ class WebSocketClient:
     Args:
         url: of the server, `http://127.0.0.1:8080`.
         token: of the user.
-        cursor: an earlier session's, to be pushed what was missed.
+        cursor: an earlier session's, an inbox's or a sync's, to be pushed what was missed.
+        versions: an earlier session's, with its cursor: nothing is pushed twice then.
         on_push: called on the event loop, in order; must neither block nor raise.
 
     Attributes:
-        session_id, user_id, cursor, recovered: as the server answered the `connect`.
+        session_id, user_id, recovered: as the server answered the `connect`.
+        cursor: the newest the session was told.
+        versions: of the conversations that it was pushed something of since.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class WebSocketClient:
         *,
         device_id: str = "python",
         cursor: str | None = None,
+        versions: Mapping[str, int] | None = None,
         on_push: Callable[[Json], None] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
@@ -59,8 +63,9 @@ class WebSocketClient:
         self.recovered = False
         self._url = socket_url(url)
         self._hello: Json = {"token": token, "device_id": device_id}
+        self.versions: dict[str, int] = dict(versions or {})
         if cursor is not None:
-            self._hello["cursor"] = cursor
+            self._hello |= {"cursor": cursor, "versions": self.versions}
         self._on_push = on_push
         self._timeout_s = timeout_s
         self._connection: ClientConnection
@@ -95,7 +100,9 @@ class WebSocketClient:
             await self.close()
             raise
         self.session_id, self.user_id = answer["session_id"], answer["user_id"]
-        self.cursor, self.recovered = answer.get("cursor"), bool(answer.get("recovered"))
+        self.cursor, self.recovered = answer["cursor"], answer["recovered"]
+        if not self.recovered:
+            self.versions = {}
         self._tasks.append(asyncio.create_task(self._ping(answer["ping_s"]), name="websocket-client-pinging"))
 
     async def __aenter__(self) -> "WebSocketClient":
@@ -202,7 +209,12 @@ class WebSocketClient:
                 answer.set_exception(ApiError.of(message["error"]))
             else:
                 answer.set_result(message["ok"])
+        elif "cursor" in message:
+            self.cursor, self.versions = message["cursor"], {}
         elif message:  # `{}` only says that the server is there
+            event = message.get("event", {})
+            if "version" in event and "conversation_id" in event:
+                self.versions[event["conversation_id"]] = event["version"]
             if self._on_push:
                 self._on_push(message)
             else:
