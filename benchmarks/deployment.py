@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,18 @@ TOKEN_TTL_S: Final = 24 * 3600
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Where it is, and its servers, on which the floors are measured."""
+    """Where it is, and its servers, on which the floors are measured.
+
+    Attributes:
+        pids: of its processes by name: `riverrun`, and the servers as its run record names them.
+    """
 
     url: str
     nats_url: str
     postgres_url: str
+    valkey_url: str
     jwt_secret: str
+    pids: Mapping[str, int]
 
     def token(self, user_id: str) -> str:
         """A user's token."""
@@ -38,8 +44,11 @@ class Deployment:
 
 
 @contextmanager
-def deployed() -> Iterator[Deployment]:
+def deployed(environment: Mapping[str, str] | None = None) -> Iterator[Deployment]:
     """Start one, and stop it and delete its data afterwards.
+
+    Args:
+        environment: settings, as `RIVERRUN_*` variables; none are taken from our own environment.
 
     Raises:
         RuntimeError: it did not start; with the end of what it printed.
@@ -47,12 +56,16 @@ def deployed() -> Iterator[Deployment]:
     with tempfile.TemporaryDirectory(prefix="riverrun-bench-", ignore_cleanup_errors=True) as folder:
         data_dir, output = Path(folder) / "data", Path(folder) / "output"
         command = [sys.executable, "-m", "runtime.cli", "up", "--port", "0", "--data-dir", str(data_dir)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RIVERRUN_")}
-        with output.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RIVERRUN_")}
+        whole = {**inherited, **(environment or {})}
+        with output.open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, env=whole) as process:
             try:
                 _ready(process, data_dir / RUN_RECORD, output)
                 target = resolve_target(None, data_dir)
-                yield Deployment(target.url, target.nats_url, target.postgres_url, target.jwt_secret)
+                pids = {"riverrun": process.pid, **json.loads((data_dir / RUN_RECORD).read_text())["pids"]}
+                yield Deployment(
+                    target.url, target.nats_url, target.postgres_url, target.valkey_url, target.jwt_secret, pids
+                )
             finally:
                 process.send_signal(signal.SIGTERM)
                 try:

@@ -106,7 +106,10 @@ def _settled(postgres_url: str, last: int) -> None:
     """Wait until the live server's own read models have caught up: they would share the cores with the replay."""
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         deadline_s = time.monotonic() + SETTLE_S
-        while connection.execute("SELECT min(sequence) FROM checkpoints").fetchall()[0][0] < last:
+        while (
+            connection.execute("SELECT min(sequence) FROM checkpoints WHERE projection = 'messages'").fetchall()[0][0]
+            < last
+        ):
             if time.monotonic() > deadline_s:
                 raise RuntimeError(f"the live read models did not catch up within {SETTLE_S:.0f} s")
             time.sleep(0.1)
