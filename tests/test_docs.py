@@ -13,17 +13,21 @@ from prometheus_client import REGISTRY
 
 import api.app
 import commands.writer  # noqa: F401  # registers its metrics
-from api import envelope, websocket
+from api import envelope
 from api.errors import STATUSES
-from api.schema import MessageAck
+from api.methods import METHODS
+from api.presence import PresenceAnswer
+from api.presence_view import PresenceView
+from api.schema import MessageAck, ReadMarker, SyncQuery
 from api.sessions import CloseCode
 from api.sse import Closed, StreamConnected
-from domain.events import EVENTS, ConversationReserved
+from domain.events import INTERNAL, OF_CONVERSATIONS, OF_USERS
+from projections.pages import Device, InboxEntry, LeftEntry, Profile, SyncEntry, SyncPage
 from runtime.cli import COMMANDS
 from runtime.settings import Settings, variable_of
 from runtime.wiring import ROLES
 from streams import topology
-from streams.public import ConversationView, Message, PublicEvent
+from streams.public import ConversationView, Message, PublicEvent, UserEvent
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -111,7 +115,9 @@ def test_the_architecture_lists_every_stream_and_role() -> None:
 
 def test_the_protocol_names_every_path_command_code_and_event() -> None:
     for route in api.app._TABLE:
-        path = route.path.replace("{conversation_id}", "{id}")
+        path = route.path
+        for parameter, shown in (("{conversation_id}", "{id}"), ("{user_id}", "{user}"), ("{device_id}", "{device}")):
+            path = path.replace(parameter, shown)
         assert path in PROTOCOL, path
     for command in COMMANDS:
         assert f"`riverrun {command}" in PROTOCOL, command
@@ -119,18 +125,21 @@ def test_the_protocol_names_every_path_command_code_and_event() -> None:
         assert re.search(rf"^\| .*`{code}`.* \| {status} \|", PROTOCOL, re.MULTILINE), code
     for close_code in CloseCode:
         assert f"| {int(close_code)} |" in PROTOCOL
-    for event in set(EVENTS) - {ConversationReserved}:
-        assert f"| `{event.TOPIC}` |" in PROTOCOL
-    assert ConversationReserved.TOPIC not in PROTOCOL
+    for event in (*OF_CONVERSATIONS, *OF_USERS):
+        assert re.search(rf"^\| .*`{event.TOPIC}`.* \| ", PROTOCOL, re.MULTILINE), event.TOPIC
+    for event in INTERNAL:
+        assert event.TOPIC not in PROTOCOL
 
 
 @pytest.mark.parametrize(
-    "shape", [ConversationView, Message, PublicEvent, MessageAck], ids=lambda shape: shape.__name__
+    "shape",
+    [ConversationView, Message, PublicEvent, MessageAck, InboxEntry, Profile, Device, PresenceView],
+    ids=lambda shape: shape.__name__,
 )
 def test_the_protocol_names_every_field_of_what_clients_get(shape: Any) -> None:
-    listed = [set(re.findall(r"\w+", group)) for group in re.findall(r"`([^`]*,[^`]*)`", PROTOCOL)]
-    fields = set(shape.__struct_fields__)
-    assert fields in listed
+    # As a list of names, or as the keys of an object.
+    plain = re.sub(r"[\s`{}\"]+", " ", PROTOCOL)
+    assert f" {', '.join(shape.__struct_fields__)}" in plain.replace(" ,", ",")
 
 
 # -- asyncapi.yaml ------------------------------------------------------------------------------------------
@@ -147,7 +156,7 @@ def test_asyncapi_is_of_version_3_and_every_reference_is_there() -> None:
 
 def test_asyncapi_has_the_methods_of_the_socket() -> None:
     asked = ASYNCAPI["operations"]["request"]["messages"]
-    assert tuple(reference["$ref"].rpartition("/")[2] for reference in asked) == websocket.KNOWN
+    assert tuple(reference["$ref"].rpartition("/")[2] for reference in asked) == ("connect", *METHODS)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +172,17 @@ def test_asyncapi_has_the_methods_of_the_socket() -> None:
         ("MessageAck", MessageAck),
         ("Message", Message),
         ("PublicEvent", PublicEvent),
+        ("UserEvent", UserEvent),
+        ("ReadRequest", envelope.ReadRequest),
+        ("TypingRequest", envelope.TypingRequest),
+        ("PresenceMethod", envelope.PresenceMethod),
+        ("SyncQuery", SyncQuery),
+        ("ReadMarker", ReadMarker),
+        ("PresenceAnswer", PresenceAnswer),
+        ("PresenceView", PresenceView),
+        ("SyncPage", SyncPage),
+        ("SyncEntry", SyncEntry),
+        ("LeftEntry", LeftEntry),
     ],
 )
 def test_asyncapi_has_the_fields_of_the_code(name: str, shape: Any) -> None:
@@ -175,8 +195,7 @@ def test_asyncapi_has_the_fields_of_the_code(name: str, shape: Any) -> None:
 
 def test_asyncapi_has_the_close_codes_and_event_types_of_the_code() -> None:
     assert SCHEMAS["CloseCode"]["enum"] == [int(code) for code in CloseCode]
-    assert set(SCHEMAS["PublicEvent"]["properties"]["type"]["examples"]) == {
-        event.TOPIC for event in set(EVENTS) - {ConversationReserved}
-    }
+    assert set(SCHEMAS["PublicEvent"]["properties"]["type"]["examples"]) == {event.TOPIC for event in OF_CONVERSATIONS}
+    assert set(SCHEMAS["UserEvent"]["properties"]["type"]["examples"]) == {event.TOPIC for event in OF_USERS}
     closing = ASYNCAPI["components"]["messages"]["close"]["payload"]
     assert set(closing["properties"]) == set(Closed.__struct_fields__)
