@@ -49,10 +49,10 @@ def create_app(context: ApiContext) -> Starlette:
     paths = [Path(list(endpoints)) for _, endpoints in groupby(table, key=lambda endpoint: endpoint.path)]
     app = Starlette(
         routes=[
+            WebSocketRoute("/v1/ws", websocket_endpoint),  # first: routes are tried in turn, and here the many come
             # A device id may hold slashes, which the server has decoded by now.
             *(Route(path.path.replace("{device_id}", "{device_id:path}"), path) for path in paths),
             Route("/v1/stream", stream_endpoint, methods=["GET"]),
-            WebSocketRoute("/v1/ws", websocket_endpoint),
         ],
         middleware=[Middleware(Requests)],
         exception_handlers={HTTPException: routing_problem},

@@ -24,17 +24,12 @@ from commands.writer import PartitionWriter
 from domain.errors import DomainError
 from migrations.postgres.apply import upgrade
 from projections.audience import MEMBERS_MAX
-from projections.conversations import ConversationsProjection
 from projections.fanout import FanoutWorker
-from projections.heads import HeadsProjection
 from projections.hot_feed import HotFeed
-from projections.markers import MarkersProjection
-from projections.messages import MessagesProjection
 from projections.progress import Progress
 from projections.projection import Projection
 from projections.queries import Queries
 from projections.signals import ReceiptsWorker, SignalForwarder
-from projections.users import UsersProjection
 from projections.worker import ProjectionWorker
 from runtime.collector import spare_the_collector
 from runtime.doors import open_doors
@@ -182,6 +177,14 @@ def _start_projectors(process: Process, services: Services) -> None:
 
 
 def _projections(family: str) -> tuple[Projection, ...]:
+    # Loaded where they are needed: SQLAlchemy, which declares their tables, is a quarter of the work of a start, and
+    # when a gateway comes back it is waited for.
+    from projections.conversations import ConversationsProjection
+    from projections.heads import HeadsProjection
+    from projections.markers import MarkersProjection
+    from projections.messages import MessagesProjection
+    from projections.users import UsersProjection
+
     if family == subjects.USER:
         return (UsersProjection(), MarkersProjection())
     return (ConversationsProjection(), HeadsProjection(), MessagesProjection())

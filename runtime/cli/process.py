@@ -89,7 +89,6 @@ def plain_errors(settings: Settings) -> Iterator[None]:
     """Make one plain line and status 2 of what is expected to go wrong when a process starts."""
     import psycopg
     import redis
-    import sqlalchemy.exc
 
     from domain.errors import DomainError
     from runtime.embedded.errors import EmbeddedError
@@ -101,8 +100,6 @@ def plain_errors(settings: Settings) -> Iterator[None]:
         fail(masked(str(error)))
     except (ConnectionError, TimeoutError, psycopg.OperationalError, redis.RedisError) as error:
         fail(f"a server does not answer: {_one_line(error)}")
-    except sqlalchemy.exc.OperationalError as error:
-        fail(f"a server does not answer: {_one_line(error.orig or error)}")
     except OSError as error:
         if error.errno not in {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}:
             raise

@@ -8,9 +8,10 @@ import psycopg
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import NullPool, create_engine
 
-from migrations.postgres.apply import configuration, upgrade
+from migrations.postgres.apply import configuration, newest, upgrade
 from projections.tables import metadata
 
 
@@ -27,6 +28,10 @@ async def test_the_migrated_schema_is_the_declared_one(database: str) -> None:
         )
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+def test_the_newest_revision_is_told_from_the_names_of_files() -> None:
+    assert newest() == ScriptDirectory.from_config(configuration()).get_current_head()
 
 
 async def test_many_may_migrate_at_once_and_again(database: str) -> None:
