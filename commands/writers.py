@@ -42,10 +42,10 @@ class Writers:
         """The writer of a partition of a family, if it runs here."""
         return self._running.get((family, partition))
 
-    def waiting(self, family: str, partition: int) -> int:
-        """How many commands wait for a writer."""
+    def standing(self, family: str, partition: int) -> dict[str, int]:
+        """How many commands wait for a writer (`streams.shares.Standing`)."""
         writer = self.find(family, partition)
-        return writer.waiting if writer else 0
+        return {"waiting": writer.waiting} if writer else {}
 
     @asynccontextmanager
     async def write(self, family: str, partition: int) -> AsyncIterator["asyncio.Future[None]"]:

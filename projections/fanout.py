@@ -71,6 +71,11 @@ class FanoutWorker:
         self._told = metrics.FANNED_OUT.labels(self.stream)
         bus.on_loss(self._on_loss)
 
+    @property
+    def told_sequence(self) -> int | None:
+        """Up to where everything was addressed; `None` before that is settled."""
+        return self._position
+
     async def run(self) -> None:
         """Follow the partition until cancelled."""
         await follow(self._log, self.stream, READER, self, pace_s=0)

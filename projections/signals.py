@@ -126,6 +126,11 @@ class ReceiptsWorker:
         self._bus = bus
         self._position: int | None = None
 
+    @property
+    def told_sequence(self) -> int | None:
+        """Up to where everything was told; `None` before that is settled."""
+        return self._position
+
     async def run(self) -> None:
         """Follow the partition until cancelled."""
         await follow(self._log, self.stream, READER, self, pace_s=0)

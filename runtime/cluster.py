@@ -41,7 +41,8 @@ frontend riverrun
   default_backend gateways
 backend gateways
   balance leastconn
-  option httpchk GET /readyz
+  # Whether it lives: what a gateway needs, both need, and with that gone they answer so in the protocol's own words.
+  option httpchk GET /healthz
 {servers}
 """
 

@@ -38,6 +38,11 @@ class Projector:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._workers: dict[tuple[str, int], ProjectionWorker] = {}
+
+    def standing(self, family: str, partition: int) -> dict[str, int]:
+        """Up to where a partition's events are applied (`streams.shares.Standing`)."""
+        return {"position": self._workers[family, partition].applied_sequence}
 
     @asynccontextmanager
     async def project(self, family: str, partition: int) -> AsyncIterator["asyncio.Future[Any]"]:
@@ -53,6 +58,7 @@ class Projector:
             progress=to.progress,
             on_commit=hot.feed,
         )
+        self._workers[family, partition] = worker
         async with running(hot.run(), worker.run()) as work:
             yield work
 
@@ -82,16 +88,24 @@ class Fanout:
         settings = connections.settings
         self._connections = connections
         self._workers: dict[int, FanoutWorker] = {}
+        self._receipts: dict[int, ReceiptsWorker] = {}
         self.signals = SignalForwarder(
             connections.jetstream.bus, self._workers, partitions=settings.partitions, limit=settings.fanout_limit
         )
+
+    def standing(self, family: str, partition: int) -> dict[str, int]:
+        """Up to where a partition's events are told (`streams.shares.Standing`)."""
+        worker = self._receipts.get(partition) if family == subjects.USER else self._workers.get(partition)
+        told = worker.told_sequence if worker else None
+        return {} if told is None else {"position": told}
 
     @asynccontextmanager
     async def fan_out(self, family: str, partition: int) -> AsyncIterator["asyncio.Future[Any]"]:
         """Address a partition's events; of users, make signals of the markers that moved."""
         jetstream, settings = self._connections.jetstream, self._connections.settings
         if family == subjects.USER:
-            async with running(ReceiptsWorker(jetstream.log, jetstream.bus, partition=partition).run()) as work:
+            receipts = self._receipts[partition] = ReceiptsWorker(jetstream.log, jetstream.bus, partition=partition)
+            async with running(receipts.run()) as work:
                 yield work
             return
         worker = FanoutWorker(

@@ -23,7 +23,7 @@ from runtime.services import Services
 from runtime.settings import Settings
 from streams import subjects
 from streams.membership import Announcement, Membership
-from streams.shares import Duty, Lag, Share
+from streams.shares import Duty, Share, Standing
 
 ROLES = frozenset({"api", "writer", "projector", "fanout"})
 
@@ -52,15 +52,16 @@ async def run(
         stack.push_async_callback(services.stop)
         node = Node(connections, services, roles)
         if "projector" in roles:
-            node.share("projector", Projector(connections).project)
+            projector = Projector(connections)
+            node.share("projector", projector.project, projector.standing)
         if "fanout" in roles:
             fanout = Fanout(connections)
-            node.share("fanout", fanout.fan_out)
+            node.share("fanout", fanout.fan_out, fanout.standing)
             services.start("signals", fanout.signals.run())
         local: Writers | None = None
         if "writer" in roles:
             local = writers(connections)
-            node.share("writer", local.write, lag=local.waiting)
+            node.share("writer", local.write, local.standing)
         await node.join()
         stack.push_async_callback(node.membership.leave)  # before its work ends: others take it over meanwhile
         if "api" in roles:
@@ -91,7 +92,7 @@ class Node:
         jetstream, node_id = connections.jetstream, connections.settings.node_id
         self.membership = Membership(node_id, jetstream.nodes, jetstream.bus, self._describe)
 
-    def share(self, role: str, duty: Duty, *, lag: Lag = lambda _family, _partition: 0) -> None:
+    def share(self, role: str, duty: Duty, standing: Standing) -> None:
         """Have the partitions that are this node's for a role worked on, from `join` on."""
         self.shares.append(
             Share(
@@ -100,7 +101,7 @@ class Node:
                 duty,
                 families=subjects.FAMILIES,
                 partitions=self._connections.settings.partitions,
-                lag=lag,
+                standing=standing,
             )
         )
 

@@ -31,13 +31,15 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         since_ms: when it began, Unix milliseconds.
         took_ms: from when the node saw that it was its own, until it began.
-        lag: what waits: events, or for a writer commands.
+        position: for a reader, up to which sequence it has done its work.
+        waiting: for a writer, how many commands wait for it.
     """
 
     stream: str
     since_ms: int
     took_ms: int
-    lag: int = 0
+    position: int | None = None
+    waiting: int | None = None
 
 
 class Announcement(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -18,7 +18,7 @@ from streams.membership import Held, Membership
 from streams.ring import Ring
 
 Duty: TypeAlias = Callable[[str, int], AbstractAsyncContextManager["asyncio.Future[Any]"]]  # of a family and partition
-Lag: TypeAlias = Callable[[str, int], int]
+Standing: TypeAlias = Callable[[str, int], dict[str, int]]  # `position` or `waiting` of a `Held`
 
 log_ = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ class Share:
 
     Args:
         families: whose partitions are shared out.
-        lag: what waits at a partition that is held, for the announcement.
+        standing: how the work on a partition that is held stands, for the announcement.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class Share:
         *,
         families: Iterable[str],
         partitions: int,
-        lag: Lag = lambda _family, _partition: 0,
+        standing: Standing,
     ) -> None:
         self.role = role
         self._membership = membership
         self._duty = duty
         self._families = tuple(families)
         self._partitions = partitions
-        self._lag = lag
+        self._standing = standing
         self._working: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._held: dict[tuple[str, int], Held] = {}
         self._changed = asyncio.Event()
@@ -55,9 +55,9 @@ class Share:
 
     @property
     def held(self) -> list[Held]:
-        """What has begun, in the order of the streams, with what waits there now."""
+        """What has begun, in the order of the streams, as it stands now."""
         return [
-            Held(held.stream, held.since_ms, held.took_ms, self._lag(*place))
+            Held(held.stream, held.since_ms, held.took_ms, **self._standing(*place))
             for place, held in sorted(self._held.items())
         ]
 

@@ -71,7 +71,14 @@ class Deployment:
         writers = Writers(self.bus, self.make_writer)
         membership = Membership(node_id, self.nodes, self.bus, lambda: Announcement((ROLE,), 0))
         membership.on_change(lambda: self.follow(membership))
-        share = Share(ROLE, membership, writers.write, families=subjects.FAMILIES, partitions=PARTITIONS)
+        share = Share(
+            ROLE,
+            membership,
+            writers.write,
+            families=subjects.FAMILIES,
+            partitions=PARTITIONS,
+            standing=writers.standing,
+        )
         tasks = [asyncio.create_task(membership.run()), asyncio.create_task(share.run())]
         try:
             yield writers

@@ -87,7 +87,8 @@ async def test_its_processes_replace_each_other_and_nothing_acked_is_lost(tmp_pa
         await settled(nats_url)
         status, found = await riverrun(data_dir, "nodes")
         assert status == 0
-        assert works_on(found, "writer") == sorted(PLACES)
+        assert works_on(found["nodes"], "writer") == sorted(PLACES)
+        assert set(found["ends"]) == PLACES
         urls = [node["url"] for _, node in sorted(found.items()) if node.get("url")]
         assert len(urls) == 2
 
