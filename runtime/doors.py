@@ -18,6 +18,7 @@ from api.presence import Presence
 from api.server import Server, bind
 from api.sessions import SessionLimits
 from api.tickets import TicketStore
+from api.websocket import WebSocketDoor
 from commands.ports import Dispatcher
 from domain.ids import SLOTS
 from projections.hot import HotStore
@@ -91,7 +92,7 @@ async def open_doors(
         versions={"python": platform.python_version(), **{name: version(name) for name in SHOWN_VERSIONS}},
         random_slot=lambda: secrets.randbelow(SLOTS),
     )
-    server = Server(create_app(context), gateway)
+    server = Server(create_app(context), WebSocketDoor(context), gateway)
     services.start("gateway", gateway.run())
     services.start("http", server.serve([listener]))
     host, port = listener.getsockname()[:2]
