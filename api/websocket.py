@@ -25,6 +25,7 @@ from api.position import Position
 from api.schema import MessageAck
 from api.sessions import CloseCode, DeviceInfo, Session
 from api.socket import Socket
+from api.turns import Crowded
 from commands.messages import MessageResult
 from domain.errors import DomainError, Invalid, Revoked, Unavailable
 from domain.ids import parse_id
@@ -358,6 +359,8 @@ def _close_code(refusal: Exception) -> CloseCode:
         return CloseCode.TOO_MANY_SESSIONS
     if isinstance(refusal, Draining):
         return CloseCode.DRAINING
+    if isinstance(refusal, Crowded):
+        return CloseCode.CROWDED
     return CloseCode.POSITION_LOST if isinstance(refusal, Unavailable) else CloseCode.PROTOCOL_ERROR
 
 

@@ -75,6 +75,7 @@ async def open_doors(
         fanout_limit=settings.fanout_limit,
         limits=SessionLimits(
             per_user=settings.max_sessions_per_user,
+            in_all=settings.max_sessions,
             buffer_bytes=settings.session_buffer_bytes,
             ping_s=settings.ping_s,
         ),
