@@ -44,6 +44,7 @@ from streams.ports import Bus, Log, Signal
 
 LOSS_SPREAD_S: Final = 2.0  # over which sessions are told that their position is lost
 TICK_S: Final = 1.0
+TICKED_MAX: Final = 256  # sessions in one turn of the loop: 10,000 that are all due for a ping would stop it for 0.1 s
 BEGINNING_MAX: Final = 128  # sessions at once: they fill two rounds of look-ups, and a turn of the loop stays short
 WAITING_MAX: Final = 5_000  # for their turn: about what is let in while a client waits
 
@@ -370,15 +371,21 @@ class Gateway:
         try:
             while True:
                 await asyncio.sleep(tick_s)
-                now_s = self._loop.time()
-                for session in list(self._sessions):
-                    session.tick(now_s, ping_s, tick_s)
+                await self._tick(ping_s, tick_s)
                 self._feeds.close_idle()
         finally:
             await self.drain(0)
             for task in lasting:
                 task.cancel()
             await self._stop()
+
+    async def _tick(self, ping_s: float, tick_s: float) -> None:
+        """Have all sessions look at the clock, not so many at a time that the others wait for it."""
+        sessions, now_s = list(self._sessions), self._loop.time()
+        for start in range(0, len(sessions), TICKED_MAX):
+            for session in sessions[start : start + TICKED_MAX]:
+                session.tick(now_s, ping_s, tick_s)
+            await asyncio.sleep(0)
 
     async def _stop(self) -> None:
         self._feeds.close()
