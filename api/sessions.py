@@ -38,7 +38,7 @@ class SessionLimits:
 
     Attributes:
         per_user: sessions a user may have on one gateway; one more is refused with 3504.
-        in_all: sessions of one gateway; one more is refused with 3011. Each is an open file, and about 20 KiB.
+        in_all: sessions of one gateway; one more is refused with 3011. Each is an open file, and about 12 KiB.
         buffer_bytes: unsent output at which a session is closed with 3008. A few times the largest frame.
         ping_s: silence of the server's after which it says that it is there.
         audit_s: how often what was pushed is compared with what can be read: a push that was lost, and that no later

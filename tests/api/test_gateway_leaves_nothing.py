@@ -79,4 +79,4 @@ async def test_sessions_leave_nothing_behind(open_world: OpenWorld) -> None:
         before = _living()
         for cycle in range(1, CYCLES + 1):
             await _come_and_go(world, conversation, cycle)
-        await eventually(lambda: _living() == before)
+        await eventually(lambda: _living() <= before)  # fewer, where the first were not all over
