@@ -1,4 +1,4 @@
-"""The application: the table of endpoints made into routes, and the two doors of push beside them."""
+"""The HTTP application: the table of endpoints made into routes, and the stream of server-sent events beside them."""
 
 from itertools import groupby
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
 
 from api import (
     conversations,
@@ -26,7 +26,6 @@ from api.endpoint import Endpoint, OpenEndpoint, Path
 from api.openapi import openapi_endpoint
 from api.requests import Requests, routing_problem
 from api.sse import stream_endpoint
-from api.websocket import websocket_endpoint
 
 _TABLE: Final[tuple[Endpoint | OpenEndpoint, ...]] = (
     *conversations.ENDPOINTS,
@@ -49,7 +48,6 @@ def create_app(context: ApiContext) -> Starlette:
     paths = [Path(list(endpoints)) for _, endpoints in groupby(table, key=lambda endpoint: endpoint.path)]
     app = Starlette(
         routes=[
-            WebSocketRoute("/v1/ws", websocket_endpoint),  # first: routes are tried in turn, and here the many come
             # A device id may hold slashes, which the server has decoded by now.
             *(Route(path.path.replace("{device_id}", "{device_id:path}"), path) for path in paths),
             Route("/v1/stream", stream_endpoint, methods=["GET"]),

@@ -29,6 +29,7 @@ from api.push_metrics import CLOSED, SESSIONS
 from api.resume import Resume
 from api.sessions import CloseCode, DeviceInfo, Flusher, Outlet, Session, SessionLimits
 from api.tail import PositionReader, Tail
+from api.turns import Crowded, Turns
 from api.typing import Typing
 from domain.errors import Unavailable
 from domain.events import DeviceRevoked
@@ -43,6 +44,9 @@ from streams.ports import Bus, Log, Signal
 
 LOSS_SPREAD_S: Final = 2.0  # over which sessions are told that their position is lost
 TICK_S: Final = 1.0
+TICKED_MAX: Final = 256  # sessions in one turn of the loop: 10,000 that are all due for a ping would stop it for 0.1 s
+BEGINNING_MAX: Final = 128  # sessions at once: they fill two rounds of look-ups, and a turn of the loop stays short
+WAITING_MAX: Final = 5_000  # for their turn: about what is let in while a client waits
 
 _LIMITS: Final = SessionLimits()
 
@@ -55,6 +59,10 @@ class Reader(EventReader, PositionReader, Protocol):
 
 class TooManySessions(RateLimited):
     """The user has as many sessions here as one may have."""
+
+
+class Full(Crowded):
+    """This gateway holds as many sessions as it may."""
 
 
 class Draining(Unavailable):
@@ -106,6 +114,7 @@ class Gateway:
         self._partitions = partitions
         self._loop = asyncio.get_running_loop()
         self._flusher = Flusher()
+        self._turns = Turns(at_once=BEGINNING_MAX, waiting_max=WAITING_MAX)
         self._listener = Listener(bus)
         self._resume = Resume(sync, cursor_key, partitions=partitions, max_bytes=limits.buffer_bytes // 2)
         self._feeds = Feeds(self._listener, queries, push, self.tail, fanout_limit=fanout_limit, spawn=self._spawn)
@@ -143,10 +152,12 @@ class Gateway:
             expires_at: when the token ends, Unix seconds.
 
         Raises:
-            TooManySessions: of this user. Draining.
+            TooManySessions: of this user. Full, Draining.
         """
         if self._draining:
             raise Draining("this server is stopping; connect again")
+        if len(self._sessions) >= self.limits.in_all:
+            raise Full(f"this server has {self.limits.in_all:,} sessions, as many as it may; try again, or another")
         user = self._users.get(user_id)
         if user is not None and len(user.sessions) >= self.limits.per_user:
             raise TooManySessions(f"a user has at most {self.limits.per_user} sessions", retry_after_s=60)
@@ -192,8 +203,12 @@ class Gateway:
             The cursor from which everything will be pushed, and whether everything since the given one is among it.
 
         Raises:
-            Unavailable: the log, the bus or the read models cannot be reached.
+            Crowded: too many wait for that. Unavailable: the log, the bus or the read models cannot be reached.
         """
+        async with self._turns.turn():
+            return await self._connect(session, cursor, versions)
+
+    async def _connect(self, session: Session, cursor: str | None, versions: Mapping[int, int]) -> tuple[str, bool]:
         user = self._users[session.user_id]
         while True:
             stirred = user.stirred
@@ -356,15 +371,21 @@ class Gateway:
         try:
             while True:
                 await asyncio.sleep(tick_s)
-                now_s = self._loop.time()
-                for session in list(self._sessions):
-                    session.tick(now_s, ping_s, tick_s)
+                await self._tick(ping_s, tick_s)
                 self._feeds.close_idle()
         finally:
             await self.drain(0)
             for task in lasting:
                 task.cancel()
             await self._stop()
+
+    async def _tick(self, ping_s: float, tick_s: float) -> None:
+        """Have all sessions look at the clock, not so many at a time that the others wait for it."""
+        sessions, now_s = list(self._sessions), self._loop.time()
+        for start in range(0, len(sessions), TICKED_MAX):
+            for session in sessions[start : start + TICKED_MAX]:
+                session.tick(now_s, ping_s, tick_s)
+            await asyncio.sleep(0)
 
     async def _stop(self) -> None:
         self._feeds.close()

@@ -7,7 +7,7 @@ from typing import Any, Final
 from domain.errors import Unavailable
 from streams.ports import Bus, BusError, Signal, Subscription
 
-SUBSCRIBING_MAX: Final = 64  # at once, over all sessions
+SUBSCRIBING_MAX: Final = 1_024  # at once, over all sessions; they wait for the server together, in one round trip
 
 
 class Listening:

@@ -24,6 +24,7 @@ class CloseCode(IntEnum):
     TOO_SLOW = 3008
     SILENT = 3009  # the client was not heard for three times `ping_s`
     POSITION_LOST = 3010
+    CROWDED = 3011  # more come, or are here, than this gateway can hold
     BAD_TOKEN = 3500
     REVOKED = 3501  # the device was
     PROTOCOL_ERROR = 3502
@@ -37,6 +38,7 @@ class SessionLimits:
 
     Attributes:
         per_user: sessions a user may have on one gateway; one more is refused with 3504.
+        in_all: sessions of one gateway; one more is refused with 3011. Each is an open file, and about 12 KiB.
         buffer_bytes: unsent output at which a session is closed with 3008. A few times the largest frame.
         ping_s: silence of the server's after which it says that it is there.
         audit_s: how often what was pushed is compared with what can be read: a push that was lost, and that no later
@@ -45,6 +47,7 @@ class SessionLimits:
     """
 
     per_user: int = 20
+    in_all: int = 15_000
     buffer_bytes: int = 1 << 20
     ping_s: float = 25
     audit_s: float = 5

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Final
 
 import structlog
-from starlette.websockets import WebSocket
 
 from api import devices
 from api.auth import IN_URL, Principal
@@ -20,11 +19,13 @@ from api.envelope import Connected, ConnectRequest, Violation, parsed
 from api.errors import ApiError, Unauthenticated, error_fields, problem
 from api.frames import ALIVE, Frame, answer_frame, cursor_frame, error_frame
 from api.gateway import Draining, TooManySessions
+from api.handshake import Handshake, refused
 from api.methods import METHODS, Caller
 from api.position import Position
 from api.schema import MessageAck
-from api.server import EXTENSION, SocketProtocol
 from api.sessions import CloseCode, DeviceInfo, Session
+from api.socket import Socket
+from api.turns import Crowded
 from commands.messages import MessageResult
 from domain.errors import DomainError, Invalid, Revoked, Unavailable
 from domain.ids import parse_id
@@ -38,49 +39,43 @@ QUOTED_MAX: Final = 40
 log = structlog.get_logger(__name__)
 
 
-async def websocket_endpoint(websocket: WebSocket) -> None:
-    """One connection, from its handshake to its end."""
-    context: ApiContext = websocket.app.state.context
-    offered: list[str] = websocket.scope["subprotocols"]
-    if offered and SUBPROTOCOL not in offered:
-        refusal = problem(Invalid(f"this server speaks the subprotocol {SUBPROTOCOL}"), status=400)
-        refusal.status_code = 400
-        await websocket.send_denial_response(refusal)
-        return
-    try:
-        principal = await _principal(context, websocket)
-        refused = None
-    except Unauthenticated as error:
-        if any(name in websocket.query_params for name in IN_URL):
-            await websocket.send_denial_response(problem(error))
+class WebSocketDoor:
+    """Lets clients in: see `api.server.Door`."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+
+    def open(self, handshake: Handshake, socket: Socket) -> None:
+        """See `api.server.Door.open`."""
+        asked, offered = handshake.asked, handshake.subprotocols
+        if offered and SUBPROTOCOL not in offered:
+            refusal = problem(Invalid(f"this server speaks the subprotocol {SUBPROTOCOL}"), status=400)
+            refusal.status_code = 400
+            socket.refuse(refused(refusal))
             return
-        principal, refused = None, error
-    except Unavailable as error:
-        await websocket.send_denial_response(problem(error))
-        return
-    await websocket.accept(subprotocol=SUBPROTOCOL if offered else None)
-    socket: SocketProtocol = websocket.scope["extensions"][EXTENSION]
-    if refused is not None:  # accepted first: a browser sees close codes, but not the status of a handshake
-        socket.end(CloseCode.BAD_TOKEN, refused.detail)
-        return
-    connection = Connection(context, socket, principal)
-    socket.listen(connection.take)
-    try:
-        await websocket.receive()  # texts go to `take`: what comes here is the end
-    finally:
-        await connection.gone()
+        accepted = handshake.accepted(SUBPROTOCOL if offered else None)
+        named: Principal | None = None
+        try:
+            if "authorization" in asked.headers or any(name in asked.query_params for name in IN_URL):
+                named = self._context.authenticator.authenticate(asked)
+        except Unauthenticated as error:
+            if any(name in asked.query_params for name in IN_URL):
+                socket.refuse(refused(problem(error)))
+                return
+            # Accepted first: a browser sees close codes, but not the status of a handshake.
+            socket.accept(accepted, _nobody)
+            socket.end(CloseCode.BAD_TOKEN, error.detail)
+            return
+        connection = Connection(self._context, socket, accepted, named)
+        ticket = asked.query_params.get("ticket")
+        if named is None and ticket is not None:
+            connection.redeem(ticket)
+        else:
+            connection.begin()
 
 
-async def _principal(context: ApiContext, websocket: WebSocket) -> Principal | None:
-    """Who the handshake names, by a header or a ticket; `None` when it names nobody.
-
-    Raises:
-        Unauthenticated, Unavailable.
-    """
-    if "authorization" in websocket.headers or any(name in websocket.query_params for name in IN_URL):
-        return context.authenticator.authenticate(websocket)
-    ticket = websocket.query_params.get("ticket")
-    return await context.tickets.redeem(ticket) if ticket is not None else None
+def _nobody() -> None:
+    """For a connection that nobody has begun to use."""
 
 
 class SocketOutlet:
@@ -88,7 +83,9 @@ class SocketOutlet:
 
     door = "websocket"
 
-    def __init__(self, socket: SocketProtocol) -> None:
+    __slots__ = ("_socket", "end", "try_write")
+
+    def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self.try_write = socket.try_write
         self.end = socket.end
@@ -124,20 +121,39 @@ class Connection:
     """What one client asks.
 
     Args:
-        principal: whom the handshake named, if it did; a token in `connect` goes before it.
+        accepted: the response that accepts the handshake.
+        named: whom the handshake names, if it does; a token in `connect` goes before it.
     """
 
-    def __init__(self, context: ApiContext, socket: SocketProtocol, principal: Principal | None) -> None:
+    __slots__ = (
+        "_accepted",
+        "_beginning",
+        "_connected",
+        "_context",
+        "_in_flight",
+        "_lanes",
+        "_late",
+        "_loop",
+        "_named",
+        "_principal",
+        "_reading",
+        "_session",
+        "_socket",
+        "_waiting",
+    )
+
+    def __init__(self, context: ApiContext, socket: Socket, accepted: bytes, named: Principal | None) -> None:
         self._context = context
         self._socket = socket
-        self._named = principal
+        self._accepted = accepted
+        self._named = named
         self._principal: Principal
         self._session: Session | None = None
         self._loop = asyncio.get_running_loop()
-        self._connecting: asyncio.Task[None] | None = None
+        self._beginning: asyncio.Task[None] | None = None
         self._connected = False
-        self._late = self._loop.call_later(CONNECT_S, self._on_late)
-        self._waiting: deque[bytes] = deque()  # requests of frames already read
+        self._late: asyncio.TimerHandle | None = None
+        self._waiting: list[bytes] = []  # requests of frames already read, the next one last
         self._in_flight = 0
         self._lanes: dict[str, deque[_Answer]] = {}
         self._reading: set[asyncio.Future[Any]] = set()
@@ -149,13 +165,13 @@ class Connection:
         lines = [line for line in text.split(b"\n") if line and not line.isspace()]
         if not lines:
             self._end(CloseCode.PROTOCOL_ERROR, "a frame holds JSON objects, one a line")
-        self._waiting.extend(lines)
+        self._waiting[:0] = reversed(lines)
         self._go_on()
 
     def _go_on(self) -> None:
         """Handle what waits, as far as it may be handled now; read on, or not, accordingly."""
         while self._waiting and self._may_go_on:
-            line = self._waiting.popleft()
+            line = self._waiting.pop()
             try:
                 self._handle(*parsed(line))
             except Violation as violation:
@@ -170,7 +186,7 @@ class Connection:
 
     @property
     def _may_go_on(self) -> bool:
-        return (self._connecting is None or self._connected) and self._in_flight < IN_FLIGHT_MAX
+        return self._beginning is None and self._in_flight < IN_FLIGHT_MAX
 
     def _resume(self) -> None:
         self._go_on()
@@ -181,8 +197,8 @@ class Connection:
         if self._session is None or not self._connected:
             if method != "connect":
                 raise Violation("the first request is connect")
-            self._late.cancel()
-            self._connecting = self._loop.create_task(self._connect(request_id, raw))
+            self._in_time()
+            self._beginning = self._loop.create_task(self._connect(request_id, raw))
             return
         if method == "connect":
             self._refuse(request_id, Invalid("this session is connected already"))
@@ -235,6 +251,30 @@ class Connection:
 
     # -- the session's beginning and end --------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Accept the handshake, and listen for `connect`."""
+        self._late = self._loop.call_later(CONNECT_S, self._on_late)
+        self._socket.accept(self._accepted, self.gone)
+        self._accepted = b""
+        self._socket.listen(self.take)
+
+    def redeem(self, ticket: str) -> None:
+        """Begin with a ticket in place of a token."""
+        self._beginning = self._loop.create_task(self._redeem(ticket))
+
+    async def _redeem(self, ticket: str) -> None:
+        try:
+            self._named = await self._context.tickets.redeem(ticket)
+        except Unauthenticated as error:
+            self._socket.accept(self._accepted, self.gone)
+            self._socket.end(CloseCode.BAD_TOKEN, error.detail)
+            return
+        except Unavailable as error:
+            self._socket.refuse(refused(problem(error)))
+            return
+        self._beginning = None
+        self.begin()
+
     async def _connect(self, request_id: bytes, raw: bytes) -> None:
         """Answer `connect`, and go on; or say why not, and close."""
         gateway = self._context.gateway
@@ -262,6 +302,7 @@ class Connection:
         connected = Connected(session.id, session.user_id, cursor, recovered=recovered, ping_s=gateway.limits.ping_s)
         session.start(answer_frame(request_id, connected))
         self._connected = True
+        self._beginning = None
         self._resume()
 
     def _authenticated(self, request: ConnectRequest) -> Principal:
@@ -271,6 +312,11 @@ class Connection:
             raise Unauthenticated("connect with a token", token_given=False)
         return self._named
 
+    def _in_time(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
     def _on_late(self) -> None:
         self._end(CloseCode.PROTOCOL_ERROR, f"no connect within {CONNECT_S:g} s")
 
@@ -279,16 +325,15 @@ class Connection:
             self._session.close(code, reason)
         self._socket.end(code, reason)
 
-    async def gone(self) -> None:
+    def gone(self) -> None:
         """The connection has ended. Sends on their way stay on their way; reads are dropped."""
-        self._late.cancel()
+        self._in_time()
         self._waiting.clear()
-        tasks: list[asyncio.Future[Any]] = [*self._reading]
-        if self._connecting is not None:
-            tasks.append(self._connecting)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._beginning is not None:
+            self._beginning.cancel()
+            self._beginning = None
+        for reading in tuple(self._reading):
+            reading.cancel()
         if self._session is not None:
             self._session.close(None)
 
@@ -314,6 +359,8 @@ def _close_code(refusal: Exception) -> CloseCode:
         return CloseCode.TOO_MANY_SESSIONS
     if isinstance(refusal, Draining):
         return CloseCode.DRAINING
+    if isinstance(refusal, Crowded):
+        return CloseCode.CROWDED
     return CloseCode.POSITION_LOST if isinstance(refusal, Unavailable) else CloseCode.PROTOCOL_ERROR
 
 

@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import delivery, durable_sends, fanout, inbox, large_group, presence, replay, single_send, sync
+from benchmarks import (
+    connections,
+    delivery,
+    durable_sends,
+    fanout,
+    inbox,
+    large_group,
+    presence,
+    replay,
+    single_send,
+    storm,
+    sync,
+)
 from benchmarks.deployment import deployed
 from benchmarks.report import Pace, save, show
 
@@ -16,6 +28,8 @@ BENCHMARKS = {
     "delivery": delivery.run,
     "fanout": fanout.run,
     "large-group": large_group.run,
+    "connections": connections.run,
+    "storm": storm.run,
     "presence": presence.run,
     "inbox": inbox.run,
     "sync": sync.run,

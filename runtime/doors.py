@@ -15,6 +15,7 @@ from api.presence import Presence
 from api.server import Server, bind
 from api.sessions import SessionLimits
 from api.tickets import TicketStore
+from api.websocket import WebSocketDoor
 from commands.ports import Dispatcher
 from domain.ids import SLOTS
 from projections.hot import HotStore
@@ -66,6 +67,7 @@ async def open_doors(
         fanout_limit=settings.fanout_limit,
         limits=SessionLimits(
             per_user=settings.max_sessions_per_user,
+            in_all=settings.max_sessions,
             buffer_bytes=settings.session_buffer_bytes,
             ping_s=settings.ping_s,
         ),
@@ -83,7 +85,7 @@ async def open_doors(
         versions={"python": platform.python_version(), **{name: version(name) for name in SHOWN_VERSIONS}},
         random_slot=lambda: secrets.randbelow(SLOTS),
     )
-    server = Server(create_app(context), gateway)
+    server = Server(create_app(context), WebSocketDoor(context), gateway)
     services.start("gateway", gateway.run())
     services.start("http", server.serve([listener]))
     host, port = listener.getsockname()[:2]

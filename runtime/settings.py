@@ -117,6 +117,7 @@ class Settings:
     fanout_limit: int = _at_least(
         0, 8, "Members up to which events are addressed to each; above, gateways listen to the conversation."
     )
+    max_sessions: int = _at_least(1, 15_000, "Live connections of one gateway.")
     max_sessions_per_user: int = _at_least(1, 20, "Live connections a user may have on one gateway.")
     session_buffer_bytes: int = _at_least(65_536, 1 << 20, "Unsent output at which a slow session is closed.", "bytes")
     ping_s: int = _at_least(1, 25, "Silence after which a session is pinged.", "s")

@@ -27,6 +27,7 @@ from api.presence import Presence
 from api.server import Server, bind
 from api.sessions import SessionLimits
 from api.tickets import TicketStore
+from api.websocket import WebSocketDoor
 from commands.command import Command, Result
 from commands.conversations import ChangeMembers
 from commands.writer import PartitionWriter
@@ -259,7 +260,7 @@ async def world(
             versions={"riverrun": "test"},
             random_slot=lambda: 0,
         )
-        server = Server(create_app(context), gateway)
+        server = Server(create_app(context), WebSocketDoor(context), gateway)
         listener = bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         services = [asyncio.create_task(server.serve([listener])), asyncio.create_task(gateway.run())]

@@ -15,6 +15,7 @@ from tests.soak.checker import Verdict, check
 from tests.soak.deployment import PARTITIONS, Deployment, deployed
 from tests.soak.history import read_history
 from tests.soak.load import Posting, Share
+from tests.soak.memory import Sampler
 from tests.soak.population import Plan, Population, populate
 from tests.soak.processes import LoadProcess
 from tests.soak.report import CatchUp, Kill, Report, catch_ups
@@ -46,6 +47,7 @@ class Course:
         self._owner = [HttpClient(role.url, deployment.token(self._population.owner)) for role in deployment.gateways]
         self._loads: list[LoadProcess] = []
         self._retry = Retry(for_s=PATIENCE_S)
+        self._memory = Sampler()
 
     async def run(self) -> tuple[Report, list[CatchUp], Verdict, Tally]:
         """Everything, from the first conversation to the verdict."""
@@ -134,7 +136,13 @@ class Course:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(work)
-                for work in (self._kill_in_turn(until_s), self._flush(), self._change_members(), self._tell_progress())
+                for work in (
+                    self._kill_in_turn(until_s),
+                    self._flush(),
+                    self._change_members(),
+                    self._tell_progress(),
+                    self._memory.run(self._deployment.pids),
+                )
             ]
             await asyncio.sleep(plan.seconds)
             for task in tasks[1:]:
@@ -227,6 +235,7 @@ class Course:
             catch_up_max_s=longest[-1] if longest else 0,
             catch_up_median_s=longest[len(longest) // 2] if longest else 0,
             seconds=round(seconds, 1),
+            growth=self._memory.growths(),
             passed=verdict.passed,
         )
         return report, catch_up, verdict, tally

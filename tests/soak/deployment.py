@@ -32,6 +32,11 @@ class Role:
         self._log = log
         self._process: Process | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Of its process, once it was started."""
+        return self._process.pid if self._process is not None else None
+
     async def start(self) -> None:
         """Start, and return when it says that it serves."""
         with self._log.open("ab") as log:
@@ -89,6 +94,11 @@ class Deployment:
             Role(f"gateway-{number}", "api", free_port(), environment, folder / f"gateway-{number}.log")
             for number in range(gateways)
         ]
+
+    def pids(self) -> dict[str, int | None]:
+        """Of all processes, by name."""
+        roles = {role.name: role.pid for role in (self.backend, *self.gateways)}
+        return {**roles, **self.servers.pids}
 
     def token(self, user_id: str) -> str:
         """A user's token."""

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.soak.checker import Verdict
+from tests.soak.memory import Growth
 from tests.soak.tally import Outage, Tally
 
 KILL_SEEN_S = 3.0  # within which all clients of a killed gateway know
@@ -38,6 +39,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         events: in the log.
         reset: reconnects that were not recovered; `spoilt` of them came with a cursor that was cut on purpose.
+        growth: of each process that lived long enough to say.
         catch_up_s: the longest of all kills, and the median over them of the longest.
     """
 
@@ -59,6 +61,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     catch_up_max_s: float
     catch_up_median_s: float
     seconds: float
+    growth: list[Growth]
     passed: bool
 
 
@@ -85,6 +88,8 @@ def show(report: Report, catch_up: Sequence[CatchUp], verdict: Verdict, tally: T
     console = Console()
     table = Table("soak", "", title="What the clients saw")
     for name, value in msgspec.to_builtins(report).items():
+        if name == "growth":
+            continue
         table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int | float) else str(value))
     console.print(table)
     kills = Table("killed", "clients", "current again: median s", "last s", title="Catch-up after each kill")
@@ -92,6 +97,10 @@ def show(report: Report, catch_up: Sequence[CatchUp], verdict: Verdict, tally: T
         last = f"{one.max_s:g}" + (f" ({one.unfinished} never)" if one.unfinished else "")
         kills.add_row(f"gateway {one.gateway}", f"{one.clients:,}", f"{one.median_s:g}", last)
     console.print(kills)
+    memory = Table("process", "RSS at first", "at last", "slope, KiB/min", title="Memory")
+    for grown in report.growth:
+        memory.add_row(grown.name, f"{grown.first_kib:,}", f"{grown.last_kib:,}", f"{grown.slope_kib_min:+,.0f}")
+    console.print(memory)
     for what, count in sorted(tally.errors.items()):
         console.print(f"{count:>8,}  {what}", highlight=False)
     for finding in [*verdict.findings, *tally.notes]:
