@@ -20,14 +20,18 @@ T = TypeVar("T")
 
 
 def decode(raw: bytes, type_: type[T]) -> T:
-    """The value that JSON stands for. About 4 µs for a message of 200 bytes.
+    """The value that JSON stands for. About 1 µs for a message of 200 bytes, 5 µs if it has colons in its text.
 
     Raises:
         Invalid: not JSON, not UTF-8, a lone surrogate, an unknown or duplicate name, a wrong type. `field` is its path.
     """
     try:
-        value: T = _decoder(cast("Hashable", type_))(raw)
-        _refuse_duplicates(raw.decode())
+        decoder, names = _decoder(cast("Hashable", type_))
+        value: T = decoder(raw)
+        # Each name has a colon behind it. Those that are required are all there by now: with no colon more, none is
+        # there twice, and there is nothing to look for.
+        if raw.count(b":") != names:
+            _refuse_duplicates(raw.decode())
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -57,8 +61,15 @@ def decode_query(pairs: list[tuple[str, str]], type_: type[T]) -> T:
 
 
 @cache
-def _decoder(type_: Hashable) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(type_).decode
+def _decoder(type_: Hashable) -> tuple[Callable[[bytes], Any], int]:
+    """What decodes a type, and how many names there are at least in the JSON of it."""
+    return msgspec.json.Decoder(type_).decode, _required_names(msgspec.inspect.type_info(type_))
+
+
+def _required_names(type_: msgspec.inspect.Type) -> int:
+    if not isinstance(type_, msgspec.inspect.StructType):
+        return 0
+    return sum(1 + _required_names(field.type) for field in type_.fields if field.required)
 
 
 @cache

@@ -5,10 +5,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from api.decoding import decode, decode_query
+from api.envelope import Violation, parsed
 from api.schema import MessagesQuery, PostMessageRequest
 from domain.errors import Invalid
 
@@ -46,6 +47,18 @@ def test_a_name_given_twice_is_refused_wherever_it_is(names: dict[str, dict[str,
     with pytest.raises(Invalid) as refusal:
         decode(f'{{"names":{{{inner}}}}}'.encode(), Pairs)
     assert refusal.value.field == (twice if len(twice) <= 100 else twice[:100] + "…")
+
+
+@given(texts, json_values, st.data())
+def test_a_method_given_twice_ends_the_session(method: str, value: Any, data: Any) -> None:
+    assume(method != "id")
+    pairs = [("id", "7"), (method, json.dumps(value))]
+    line = "{" + ",".join(f"{json.dumps(name)}:{raw}" for name, raw in pairs) + "}"
+    assert parsed(line.encode()) == (b"7", method, pairs[1][1].encode())
+    twice = [*pairs, data.draw(st.sampled_from(pairs))]
+    line = "{" + ",".join(f"{json.dumps(name)}:{raw}" for name, raw in twice) + "}"
+    with pytest.raises(Violation):
+        parsed(line.encode())
 
 
 def test_a_clients_own_words_are_cut_in_errors() -> None:
