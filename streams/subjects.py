@@ -11,6 +11,8 @@ live.user.<user_id, encoded>           what concerns one user, not stored: their
 live.presence.<user_id, encoded>       that a user's presence has changed
 signal.conv.<conversation_id>          a signal that the fan-out is to bring to the members
 cmd.<family>.<partition>               commands for the partition's writer, request and reply
+trace.push                             asks every gateway what became of one event
+trace.answer.<token>                   what they answer, to whoever asked
 dead.<projection>.<partition>          events a projection could not apply   in DEAD
 """
 
@@ -20,6 +22,8 @@ from urllib.parse import unquote
 CONV: Final = "conv"  # the family of conversations
 USER: Final = "user"  # the family of users
 FAMILIES: Final = (CONV, USER)
+
+DEAD: Final = "DEAD"  # the stream of dead events
 
 # Header names. The type, version, time and actor are also in the body; a reader of headers alone
 # (a router, a tool, a trace) need not decode it.
@@ -46,6 +50,9 @@ DEAD_ERROR: Final = "Rr-Dead-Error"
 NATS_STREAM: Final = "Nats-Stream"
 NATS_SEQUENCE: Final = "Nats-Sequence"
 NATS_SUBJECT: Final = "Nats-Subject"
+NATS_TIME: Final = "Nats-Time-Stamp"  # when it was stored
+
+TRACE_PUSH: Final = "trace.push"
 
 _USER_SAFE = str.maketrans({".": "%2E", "*": "%2A", ">": "%3E", "%": "%25", " ": "%20"})
 
@@ -103,6 +110,11 @@ def signal_conversation(conversation_id: str) -> str:
 def command(family: str, partition: int) -> str:
     """Where a partition's writer takes commands."""
     return f"cmd.{family}.{partition}"
+
+
+def trace_answer(token: str) -> str:
+    """Where a question about a push is answered."""
+    return f"trace.answer.{token}"
 
 
 def dead(projection: str, partition: int) -> str:
