@@ -18,6 +18,7 @@ COMMANDS = {
     "settings": ("runtime.cli.settings:settings", "List all settings."),
     "import": ("runtime.cli.import_irc:app", "Post logs of other chat systems."),
     "verify": ("runtime.cli.verify:verify", "Compare the log with the read models."),
+    "trace": ("runtime.cli.trace:trace_message", "What happened to a message, and why somebody did not see it."),
     "bench": ("runtime.cli.bench:app", "Put load on a running server and measure it."),
 }
 
