@@ -19,6 +19,7 @@ from api.live import EventReader, LiveConversation
 from api.push_metrics import CONVERSATIONS
 from api.sessions import Session
 from api.tail import Tail
+from api.trail import Trail
 from domain.errors import Unavailable
 from domain.fanout import reads
 from projections.pages import Membership
@@ -59,6 +60,7 @@ class Feeds:
         reader: EventReader,
         queries: PushQueries,
         tail: Tail,
+        trail: Trail,
         *,
         fanout_limit: int,
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
@@ -67,6 +69,7 @@ class Feeds:
         self._reader = reader
         self._queries = queries
         self._tail = tail
+        self._trail = trail
         self._fanout_limit = fanout_limit
         self._spawn = spawn
         self._loop = asyncio.get_running_loop()
@@ -127,6 +130,7 @@ class Feeds:
             spawn=self._spawn,
             on_idle=self._on_idle,
             on_size=self._on_size,
+            trail=self._trail,
         )
         feed = self._feeds[live.id] = _Feed(live)
         self._idle[live.id] = self._loop.time()

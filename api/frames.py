@@ -4,6 +4,7 @@ A frame is a whole WebSocket frame, header included: server frames are not maske
 Frames of one session may be joined into one write.
 """
 
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
@@ -57,16 +58,25 @@ class EventFrame(Frame):
         payload: `{"event": {…}}`.
         removed_user_id: who is no member any more because of it, if it says so.
         growth: by how many members the conversation grew.
+        stored_s: when it was stored, Unix seconds; where that is not known, when it was decided.
     """
 
     def __init__(
-        self, conversation_id: int, version: int, payload: bytes, removed_user_id: str | None, growth: int
+        self,
+        conversation_id: int,
+        version: int,
+        payload: bytes,
+        removed_user_id: str | None,
+        growth: int,
+        *,
+        stored_s: float,
     ) -> None:
         super().__init__("event", payload)
         self.conversation_id = conversation_id
         self.version = version
         self.removed_user_id = removed_user_id
         self.growth = growth
+        self.stored_s = stored_s
 
 
 def sse_lines(kind: str, payload: bytes) -> bytes:
@@ -94,7 +104,11 @@ def live_frame(signal: Signal) -> EventFrame:
             growth = 1
         case ConversationCreated():
             growth = len(event.members)
-    return EventFrame(int(event.originator_id), event.originator_version, _payload(public), removed, growth)
+    stored_at = signal.headers.get(subjects.NATS_TIME)
+    stored_s = (event.timestamp if stored_at is None else datetime.fromisoformat(stored_at)).timestamp()
+    return EventFrame(
+        int(event.originator_id), event.originator_version, _payload(public), removed, growth, stored_s=stored_s
+    )
 
 
 def stored_frame(event: StoredEvent) -> EventFrame:
@@ -107,7 +121,8 @@ def stored_frame(event: StoredEvent) -> EventFrame:
             growth = 1
         case ConversationCreated.TOPIC:
             growth = len(_decode_data(event.data)["members"])
-    return EventFrame(int(event.conversation_id), event.version, _payload(event), removed, growth)
+    decided_s = datetime.fromisoformat(event.occurred_at).timestamp()
+    return EventFrame(int(event.conversation_id), event.version, _payload(event), removed, growth, stored_s=decided_s)
 
 
 def own_frame(signal: Signal) -> Frame | None:

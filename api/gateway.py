@@ -27,9 +27,11 @@ from api.position import Position
 from api.presence import STATUS, Presence
 from api.push_metrics import CLOSED, SESSIONS
 from api.resume import Resume
-from api.sessions import CloseCode, DeviceInfo, Flusher, Outlet, Session, SessionLimits
+from api.sessions import Began, CloseCode, DeviceInfo, Flusher, Outlet, Session, SessionLimits
 from api.tail import PositionReader, Tail
 from api.turns import Crowded, Turns
+from api.testimony import Witness
+from api.trail import Trail
 from api.typing import Typing
 from domain.errors import Unavailable
 from domain.events import DeviceRevoked
@@ -117,7 +119,11 @@ class Gateway:
         self._turns = Turns(at_once=BEGINNING_MAX, waiting_max=WAITING_MAX)
         self._listener = Listener(bus)
         self._resume = Resume(sync, cursor_key, partitions=partitions, max_bytes=limits.buffer_bytes // 2)
-        self._feeds = Feeds(self._listener, queries, push, self.tail, fanout_limit=fanout_limit, spawn=self._spawn)
+        self._trail = trail = Trail()
+        self._feeds = Feeds(
+            self._listener, queries, push, self.tail, trail, fanout_limit=fanout_limit, spawn=self._spawn
+        )
+        self._witness = Witness(bus, trail, name=presence.gateway_id, users=lambda: self._users)
         self._audit = Audit(self._feeds, push, self.tail, users=lambda: self._users, invite=self._invite_soon)
         self._users: dict[str, _User] = {}
         self._sessions: dict[Session, None] = {}
@@ -220,6 +226,7 @@ class Gateway:
             if user.stirred == stirred:  # else what was heard meanwhile belongs to what is read
                 break
         session.place(resumed.position if resumed else Position(self._cursor_key, session.user_id, start.base))
+        session.began = Began(time.time(), start.base, resumed.held if resumed else None)
         token = session.position.token()
         if user.version is None:  # else what is newer than that is on its way, to the sessions before this one, too
             user.version = start.user_version
@@ -331,6 +338,7 @@ class Gateway:
         SESSIONS.labels(session.outlet.door).dec()
         if code is not None:
             CLOSED.labels(int(code)).inc()
+        self._trail.closed(session, code)
         self.presence.disconnected(session)
         self.typing.disconnected(session)
         del self._sessions[session]
@@ -365,7 +373,8 @@ class Gateway:
 
     async def run(self) -> None:
         """Keep time for all sessions until cancelled; then close what is left, and listen no more."""
-        lasting = [self._spawn(self._audit.run(self.limits.audit_s)), self._spawn(self.presence.run())]
+        works = (self._audit.run(self.limits.audit_s), self.presence.run(), self._witness.run())
+        lasting = [self._spawn(work) for work in works]
         ping_s = self.limits.ping_s
         tick_s = min(TICK_S, ping_s / 4)
         try:

@@ -14,10 +14,12 @@ from typing import Any, Final, Protocol
 import structlog
 
 from api.frames import EventFrame, live_frame, stored_frame
-from api.push_metrics import DELIVERIES, EVENTS, FILLS
+from api.push_metrics import DELIVERIES, DROPPED, FILLS
 from api.sessions import CloseCode, Session
+from api.trail import Trail
 from domain.errors import DomainError, Unavailable
 from projections.pages import EventsPage
+from streams import subjects
 from streams.codec import event_version
 from streams.ports import Signal
 
@@ -45,6 +47,7 @@ class LiveConversation:
         spawn: runs a coroutine in the background, owned by the gateway.
         on_idle: called when the last session has left.
         on_size: called when the number of members has changed.
+        trail: is told of what is pushed.
 
     Attributes:
         size: how many members the conversation has, as of the newest that is known here.
@@ -58,6 +61,7 @@ class LiveConversation:
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
         on_idle: Callable[["LiveConversation"], None],
         on_size: Callable[["LiveConversation"], None],
+        trail: Trail,
     ) -> None:
         self.id = conversation_id
         self.size = 0
@@ -65,6 +69,7 @@ class LiveConversation:
         self._spawn = spawn
         self._on_idle = on_idle
         self._on_size = on_size
+        self._trail = trail
         self._sized = 0  # the version that `size` is of
         self._attached: set[Session] = set()
         self._ahead: dict[Session, int] = {}
@@ -168,7 +173,14 @@ class LiveConversation:
         try:
             frame = live_frame(signal)
         except Exception as error:  # noqa: BLE001  # an event that cannot be read is a hole like any other
-            log_.error("event not pushed", conversation_id=self.id, version=version, error=repr(error))
+            DROPPED.labels("unreadable").inc()
+            log_.error(
+                "event not pushed",
+                conversation_id=self.id,
+                version=version,
+                correlation_id=signal.headers.get(subjects.CORRELATION),
+                error=repr(error),
+            )
             self.expect(version)
             return
         if version - 1 == self._last:
@@ -177,6 +189,8 @@ class LiveConversation:
             return
         if len(self._early) < EARLY_MAX:
             self._early[version] = frame
+        else:
+            DROPPED.labels("early").inc()
         if self._last is not None:
             self.expect(version)
 
@@ -201,10 +215,10 @@ class LiveConversation:
         if frame.growth and frame.version > self._sized:
             self.size, self._sized = self.size + frame.growth, frame.version
             self._on_size(self)
-        EVENTS.inc()
-        DELIVERIES.inc(len(self._attached))
-        for session in tuple(self._attached):  # a push may close a session, which then leaves
+        sessions = tuple(self._attached)  # a push may close a session, which then leaves
+        for session in sessions:
             session.push(frame)
+        self._trail.pushed(frame, len(sessions))
         if frame.removed_user_id is not None:
             for session in [session for session in self._attached if session.user_id == frame.removed_user_id]:
                 self._put_out(session, frame.version)

@@ -35,6 +35,10 @@ class Position:
         """Whether an event of a partition of conversations is among what was pushed or passed over for good."""
         return self._base.positions[partition] >= sequence
 
+    def newest(self, conversation_id: int) -> int:
+        """The version up to which a conversation was pushed since the base; 0 if nothing of it was."""
+        return self._ahead.get(conversation_id, 0)
+
     def pushed(self, conversation_id: int, version: int) -> None:
         """An event of a conversation was pushed; those before it were, too."""
         self._ahead[conversation_id] = version

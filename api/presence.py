@@ -65,7 +65,7 @@ class Presence:
         clock: Callable[[], float] = time.monotonic,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        gateway_id = gateway_id or secrets.token_urlsafe(9)
+        self.gateway_id = gateway_id = gateway_id or secrets.token_urlsafe(9)
         times = times or PresenceTimes()
         self._bus = bus
         self._acquainted = acquainted

@@ -26,11 +26,14 @@ class Resumed:
     """What was missed since a cursor that can be believed.
 
     Attributes:
-        position: where the client was.
+        position, held: where the client was.
     """
 
-    def __init__(self, position: Position, missed: Missed, frames: list[EventFrame], own: list[Frame]) -> None:
+    def __init__(
+        self, position: Position, held: Cursor, missed: Missed, frames: list[EventFrame], own: list[Frame]
+    ) -> None:
         self.position = position
+        self.held = held
         self._missed = missed
         self._frames = frames
         self._own = own
@@ -104,4 +107,5 @@ class Resume:
         frames = [stored_frame(event) for event in missed.events]
         if sum(len(frame.payload) for frame in frames) > self._max_bytes:
             return None
-        return Resumed(Position(self._key, user_id, held), missed, frames, [own_state_frame(own) for own in missed.own])
+        own_frames = [own_state_frame(own) for own in missed.own]
+        return Resumed(Position(self._key, user_id, held), held, missed, frames, own_frames)

@@ -13,6 +13,8 @@ from typing import Final, Protocol
 
 from api.frames import EventFrame, Frame
 from api.position import Position
+from api.push_metrics import DROPPED
+from streams.cursor import Cursor
 
 SILENT_PINGS: Final = 3  # a client silent for so many times `ping_s` is gone
 
@@ -114,6 +116,21 @@ class DeviceInfo:
         return self.token_issued_at is None or self.token_issued_at <= moment_s
 
 
+@dataclass(frozen=True, slots=True)
+class Began:
+    """How a session began.
+
+    Attributes:
+        at_s: when, Unix seconds.
+        base: what is stored after it is pushed.
+        held: the cursor that was resumed from, and between which and `base` all was pushed; `None` if none was.
+    """
+
+    at_s: float
+    base: Cursor
+    held: Cursor | None
+
+
 class Session:
     """Made by `Gateway.admit`. Closed exactly once, by `close`.
 
@@ -123,6 +140,7 @@ class Session:
         limits: `buffer_bytes` of unsent output and it is too slow.
 
     Attributes:
+        began: how, since it is connected.
         conversations: that push to it, by id.
         left: the version of the event that put the user out of a conversation, for those it was put out of.
         placed: whether it has a position: from then on it may be pushed to.
@@ -147,6 +165,7 @@ class Session:
         self.outlet = outlet
         self.device = device
         self.expires_s = expires_s
+        self.began: Began | None = None
         self.conversations: dict[int, Attachment] = {}
         self.left: dict[int, int] = {}
         self.closed = False
@@ -256,6 +275,8 @@ class Session:
             if not self.flush(self.sent_s):
                 return  # it was too slow for that, and is closed
         self.closed = True
+        if code is CloseCode.TOO_SLOW:
+            DROPPED.labels("slow").inc(len(self._pending))
         self._pending.clear()
         for conversation in list(self.conversations.values()):
             conversation.detach(self)

@@ -237,7 +237,7 @@ class Connection:
 
     def _on_answer(self, request_id: bytes, lane_name: str, answer: _Answer, future: "asyncio.Future[Any]") -> None:
         assert self._session is not None
-        answer.frame = _frame_of(request_id, future)
+        answer.frame = _frame_of(request_id, future, self._session.id)
         lane = self._lanes[lane_name]
         while lane and (frame := lane[0].frame) is not None:
             self._session.write(frame)
@@ -338,14 +338,15 @@ class Connection:
             self._session.close(None)
 
 
-def _frame_of(request_id: bytes, future: "asyncio.Future[Any]") -> bytes:
+def _frame_of(request_id: bytes, future: "asyncio.Future[Any]", session_id: str) -> bytes:
     """The frame of an outcome."""
     error = Unavailable("the session has ended") if future.cancelled() else future.exception()
     if error is None:
         result = future.result()
         return answer_frame(request_id, MessageAck.of(result) if isinstance(result, MessageResult) else result)
     if not isinstance(error, DomainError | ApiError):
-        log.error("a request failed", error=repr(error), exc_info=error)
+        correlation_id = f"{session_id}.{request_id.decode()}"
+        log.error("a request failed", correlation_id=correlation_id, error=repr(error), exc_info=error)
     return error_frame(request_id, error_fields(error if isinstance(error, Exception) else RuntimeError()))
 
 

@@ -11,7 +11,8 @@ load delays one conversation, never the partition. A command that comes too soon
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -35,6 +36,7 @@ GROUP_BYTES_MAX = 512 * 1024
 PATIENCE_S = 5.0  # a command not decided and durable by then is answered "unavailable"
 RETRY_S = 0.1  # between looks at a log that does not answer
 PARKED_LANES_MAX = 10_000
+NAMED_MAX = 10  # correlation ids in a line about a group
 
 log_ = structlog.get_logger(__name__)
 
@@ -177,7 +179,12 @@ class PartitionWriter:
                 self._metrics.refused.inc()
                 pending.settle(Unavailable("too many commands are waiting; try again"))
         except Exception as defect:
-            log_.exception("command failed", command=type(pending.command).__name__, partition=self._partition)
+            log_.exception(
+                "command failed",
+                command=type(pending.command).__name__,
+                partition=self._partition,
+                correlation_id=pending.command.correlation_id,
+            )
             del decision.group.records[before:]  # all of a command or nothing
             decision.dirty = True
             pending.settle(defect)
@@ -201,18 +208,32 @@ class PartitionWriter:
             except WrongSequence:
                 self._forget()
                 self._metrics.conflicts.inc()
-                log_.warning("another writer appended; deciding again", stream=self.stream)
+                log_.warning(
+                    "another writer appended; deciding again",
+                    stream=self.stream,
+                    correlation_ids=_named(pending for pending, _ in group.outcomes),
+                )
                 self._decide_again(group)
                 return
             except LogUnavailable as error:
                 self._forget()
-                log_.warning("the log took nothing; trying again", stream=self.stream, error=repr(error))
+                log_.warning(
+                    "the log took nothing; trying again",
+                    stream=self.stream,
+                    correlation_ids=_named(pending for pending, _ in group.outcomes),
+                    error=repr(error),
+                )
                 self._decide_again(group)
                 await asyncio.sleep(RETRY_S)
                 return
             except LogError as error:
                 self._forget()
-                log_.error("append failed", stream=self.stream, error=repr(error))
+                log_.error(
+                    "append failed",
+                    stream=self.stream,
+                    correlation_ids=_named(pending for pending, _ in group.outcomes),
+                    error=repr(error),
+                )
                 for pending, _ in group.outcomes:
                     pending.settle(Unavailable("the log did not take it; try again"))
                 return
@@ -325,7 +346,7 @@ class PartitionWriter:
         if failure is None:
             self._give_back(waiting)
             return
-        log_.warning("a command could not be prepared", lane=lane, error=repr(failure))
+        log_.warning("a command could not be prepared", lane=lane, correlation_ids=_named(waiting), error=repr(failure))
         for pending in waiting:
             pending.settle(Unavailable("what this needs could not be read; try again"))
 
@@ -355,3 +376,8 @@ class PartitionWriter:
         task = self._loop.create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _named(waiting: Iterable[Pending]) -> list[str]:
+    """The requests that commands are of, for a log line about them."""
+    return [pending.command.correlation_id for pending in islice(waiting, NAMED_MAX)]

@@ -107,7 +107,13 @@ def change_of_members(delivery: Delivery) -> Event | None:
     try:
         return decode(delivery)
     except Exception as error:  # noqa: BLE001  # it must not silence those after it
-        log_.error("unreadable event", stream=delivery.stream, sequence=delivery.sequence, error=repr(error))
+        log_.error(
+            "unreadable event",
+            stream=delivery.stream,
+            sequence=delivery.sequence,
+            correlation_id=delivery.headers.get(subjects.CORRELATION),
+            error=repr(error),
+        )
         return None
 
 

@@ -137,11 +137,18 @@ class FanoutWorker:
             subjects.NATS_STREAM: delivery.stream,
             subjects.NATS_SUBJECT: delivery.subject,
             subjects.NATS_SEQUENCE: str(delivery.sequence),
+            subjects.NATS_TIME: delivery.stored_at.isoformat(),
         }
         try:
             await self._bus.publish_many(addresses, delivery.data, headers)
         except BusError as error:
-            log_.error("event not fanned out", stream=delivery.stream, sequence=delivery.sequence, error=str(error))
+            log_.error(
+                "event not fanned out",
+                stream=delivery.stream,
+                sequence=delivery.sequence,
+                correlation_id=delivery.headers.get(subjects.CORRELATION),
+                error=str(error),
+            )
             return
         self._told.inc(len(addresses))
 

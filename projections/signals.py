@@ -156,7 +156,13 @@ class ReceiptsWorker:
         try:
             event = decode(delivery)
         except Exception as error:  # noqa: BLE001  # it must not silence those after it
-            log_.error("unreadable event", stream=delivery.stream, sequence=delivery.sequence, error=repr(error))
+            log_.error(
+                "unreadable event",
+                stream=delivery.stream,
+                sequence=delivery.sequence,
+                correlation_id=delivery.headers.get(subjects.CORRELATION),
+                error=repr(error),
+            )
             return
         assert isinstance(event, ReadMoved)
         conversation_id = str(event.conversation_id)

@@ -180,6 +180,7 @@ class ProjectionWorker:
             stream=delivery.stream,
             sequence=delivery.sequence,
             subject=delivery.subject,
+            correlation_id=delivery.headers.get(subjects.CORRELATION),
             error=reason,
         )
         headers = {

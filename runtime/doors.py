@@ -61,7 +61,12 @@ async def open_doors(
         queries,
         PushQueries(database, partitions=partitions),
         sync,
-        presence=Presence(valkey, jetstream.bus, users.acquainted),
+        presence=Presence(
+            valkey,
+            jetstream.bus,
+            users.acquainted,
+            gateway_id=f"{settings.node_id}.{secrets.token_urlsafe(6)}",  # a node may come back under its name
+        ),
         cursor_key=_cursor_key(settings),
         partitions=partitions,
         fanout_limit=settings.fanout_limit,

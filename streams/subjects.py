@@ -12,6 +12,8 @@ live.presence.<user_id, encoded>       that a user's presence has changed
 signal.conv.<conversation_id>          a signal that the fan-out is to bring to the members
 node.<node id>                         whether a node is there: answered by it, with nothing
 cmd.<family>.<partition>               commands for the partition's writer, request and reply
+trace.push                             asks every gateway what became of one event
+trace.answer.<token>                   what they answer, to whoever asked
 dead.<projection>.<partition>          events a projection could not apply   in DEAD
 """
 
@@ -21,6 +23,8 @@ from urllib.parse import unquote
 CONV: Final = "conv"  # the family of conversations
 USER: Final = "user"  # the family of users
 FAMILIES: Final = (CONV, USER)
+
+DEAD: Final = "DEAD"  # the stream of dead events
 
 # Header names. The type, version, time and actor are also in the body; a reader of headers alone
 # (a router, a tool, a trace) need not decode it.
@@ -47,6 +51,9 @@ DEAD_ERROR: Final = "Rr-Dead-Error"
 NATS_STREAM: Final = "Nats-Stream"
 NATS_SEQUENCE: Final = "Nats-Sequence"
 NATS_SUBJECT: Final = "Nats-Subject"
+NATS_TIME: Final = "Nats-Time-Stamp"  # when it was stored
+
+TRACE_PUSH: Final = "trace.push"
 
 _USER_SAFE = str.maketrans({".": "%2E", "*": "%2A", ">": "%3E", "%": "%25", " ": "%20"})
 
@@ -109,6 +116,11 @@ def command(family: str, partition: int) -> str:
 def node(node_id: str) -> str:
     """Where a node answers that it is there."""
     return f"node.{node_id}"
+
+
+def trace_answer(token: str) -> str:
+    """Where a question about a push is answered."""
+    return f"trace.answer.{token}"
 
 
 def dead(projection: str, partition: int) -> str:

@@ -68,7 +68,7 @@ class Topology:
         ]
         return [
             *partitions,
-            StreamSpec(name="DEAD", subjects=("dead.>",), atomic=False, metadata=recorded),
+            StreamSpec(name=subjects.DEAD, subjects=("dead.>",), atomic=False, metadata=recorded),
         ]
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 from psycopg_pool import AsyncConnectionPool
+from structlog.testing import capture_logs
 
 from projections.conversations import ConversationsProjection
 from projections.heads import HeadsProjection
@@ -25,6 +26,7 @@ from tests.projections.history import STREAM, History, append, chat
 from tests.projections.workers import CannotApplyTheThird, Project, applied, of_conversations, rows, running
 
 CHECKPOINTS = "SELECT projection, sequence FROM checkpoints ORDER BY projection"
+OF_REQUEST = {subjects.CORRELATION: "r-1"}
 SEQS = "SELECT seq FROM messages ORDER BY seq"
 
 
@@ -250,6 +252,18 @@ async def test_projections_that_share_a_reading_do_not_share_a_failure(
     assert await rows(pool, SEQS) == [(1,), (3,), (4,)]
     assert await rows(pool, "SELECT version FROM heads") == [(last,)]
     assert [delivery.subject for delivery in await dead(log)] == [subjects.dead("messages", 0)]
+
+
+async def test_the_line_about_a_dead_event_names_its_request(
+    log: MemoryLog, pool: AsyncConnectionPool, progress: Progress
+) -> None:
+    records = chat(log, 2).records()
+    last = await append(log, [replace(record, headers={**record.headers, **OF_REQUEST}) for record in records])
+    with capture_logs() as lines:
+        async with running(log, pool, progress, [CannotApplyTheThird()]) as workers:
+            await applied(workers, last)
+    [line] = [line for line in lines if line["event"] == "event not applied, kept in DEAD"]
+    assert (line["correlation_id"], line["sequence"]) == ("r-1", 3)
 
 
 async def test_a_projection_that_is_behind_the_others_catches_up_with_them(
