@@ -40,6 +40,12 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
         when the first of them has to wait for something to be loaded."""
         raise NotImplementedError
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be asked again where nobody knows if it was decided: twice does what once does, and the
+        answer is the same."""
+        return False
+
 
 class NotLoaded(Exception):
     """The decision needs an aggregate that is not in memory. The writer loads it and decides again.

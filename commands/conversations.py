@@ -58,6 +58,10 @@ class CreateConversation(Command, frozen=True, kw_only=True):
     def lane(self) -> str:
         return self.key.value if self.key else f"new.{id(self)}"
 
+    @property
+    def repeatable(self) -> bool:
+        return self.key is not None
+
 
 class UpdateConversation(Command, frozen=True, kw_only=True):
     """Rename a conversation or change its settings; what is not given stays."""

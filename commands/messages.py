@@ -34,6 +34,10 @@ class PostMessage(Command, frozen=True, kw_only=True):
     def lane(self) -> str:
         return str(self.conversation_id)
 
+    @property
+    def repeatable(self) -> bool:
+        return True
+
 
 def post_message(command: PostMessage, deciding: Deciding) -> MessageResult:
     conversation = deciding.conversation(command.conversation_id)

@@ -1,161 +1,60 @@
 """Getting a command to the writer of its partition, in this process or another.
 
-`WriterNode` runs the writers of the partitions of each family that the ring gives to this node, and answers
-`cmd.<family>.<p>`.
-`Router` is the dispatcher: to a local writer without leaving the process, else over the bus to whoever answers.
+Commands of one conversation go to another process one request at a time, each with all that have gathered meanwhile:
+so they stay in order, also while their partition moves and some find nobody there.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import structlog
 
 from commands.command import Command, Result
-from commands.handlers import AnyCommand, AnyResult
-from commands.ring import Ring
-from commands.writer import PartitionWriter
+from commands.writers import Reply, Writers
 from domain import errors
 from domain.errors import DomainError, Unavailable
 from domain.ids import partition_of
 from streams import subjects
-from streams.ports import NODE_RENEW_S, Bus, BusError, LogError, Nodes, NoResponder, Subscription
+from streams.ports import Bus, BusError, NoReply, NoResponder
+from streams.ring import Ring
 
-REQUEST_S = 6.0  # a writer answers within its own patience (5 s); the rest is the way
-MOVING_S = 3.0  # how long a partition may be without an owner before a command is refused
-MOVING_RETRY_S = 0.05
+ROLE: Final = "writer"
+REQUEST_S: Final = 6.0  # a writer answers within its own patience (5 s); the rest is the way
+MOVING_S: Final = 5.0  # how long a partition may be without an owner before a command is refused
+MOVING_RETRY_S: Final = 0.05
+GRACE_S: Final = 0.5  # a writer that left in good order still answers what it had
+TOGETHER_MAX: Final = 64  # commands in one request: as many as wait while an append is under way
+TOGETHER_BYTES: Final = 256 * 1024
+WAITING_MAX: Final = 10_000
+
+Place: TypeAlias = tuple[str, int]  # a family, and a partition of it
 
 log_ = structlog.get_logger(__name__)
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_command = msgspec.msgpack.Decoder(AnyCommand).decode
+_decode_replies = msgspec.msgpack.Decoder(list[Reply]).decode
 
 
-class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What goes back over the bus: a result, or a domain error by its code."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """A command on its way, and whoever waits for its result."""
 
-    result: AnyResult | None = None
-    code: str = ""
-    detail: str = ""
-    field: str | None = None
+    command: Command
+    packed: bytes
+    future: "asyncio.Future[Result]"
 
-
-_decode_reply = msgspec.msgpack.Decoder(Reply).decode
-
-
-class WriterNode:
-    """One node's share of the write side.
-
-    Args:
-        make_writer: makes the writer of a partition of a family; called whenever the ring gives this node one.
-        data: what other nodes may know of this one (its roles), as announced.
-    """
-
-    def __init__(
-        self,
-        node_id: str,
-        nodes: Nodes,
-        bus: Bus,
-        make_writer: Callable[[str, int], PartitionWriter],
-        *,
-        partitions: int,
-        data: bytes = b"",
-    ) -> None:
-        self.node_id = node_id
-        self._nodes = nodes
-        self._bus = bus
-        self._make_writer = make_writer
-        self._partitions = partitions
-        self._data = data
-        self._running: dict[tuple[str, int], tuple[PartitionWriter, asyncio.Task[None], Subscription]] = {}
-        self._moves = asyncio.Lock()
-        self._settled = asyncio.Event()
-        self._ring = Ring(())
-        self._changed = asyncio.Event()
-
-    def writer(self, family: str, partition: int) -> PartitionWriter | None:
-        """The writer of a partition of a family, if this node runs it."""
-        running = self._running.get((family, partition))
-        return running[0] if running else None
-
-    async def ready(self) -> None:
-        """Raises LogUnavailable while this node does not know which partitions are its own."""
-        if not self._settled.is_set():
-            raise Unavailable("partitions are not assigned yet")
-
-    async def run(self) -> None:
-        """Be a node until cancelled: announce, follow the ring, start and stop writers; then withdraw."""
-        watching: Subscription | None = None
-        renewing = asyncio.create_task(self._renew())
-        try:
-            watching = await self._nodes.watch(self._on_nodes)
-            while True:
-                await self._changed.wait()
-                self._changed.clear()
-                await self._follow(self._ring)
-        finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
-            if watching is not None:
-                await watching.close()
-            await self._withdraw()
-            await self._follow(Ring(()))
-
-    async def _renew(self) -> None:
-        while True:
-            try:
-                await self._nodes.announce(self.node_id, self._data)
-            except (LogError, BusError, OSError) as error:
-                log_.warning("could not announce this node", error=repr(error))
-            await asyncio.sleep(NODE_RENEW_S)
-
-    async def _withdraw(self) -> None:
-        try:
-            await self._nodes.withdraw(self.node_id)
-        except (LogError, BusError, OSError) as error:
-            log_.warning("could not withdraw this node; its time to live ends soon", error=repr(error))
-
-    def _on_nodes(self, nodes: dict[str, bytes]) -> None:
-        ring = Ring(nodes)
-        if self.node_id in nodes and ring.nodes != self._ring.nodes:
-            self._ring = ring
-            self._changed.set()
-
-    async def _follow(self, ring: Ring) -> None:
-        owned = {
-            (family, partition)
-            for family in subjects.FAMILIES
-            for partition in ring.owned(self.node_id, family, self._partitions)
-        }
-        async with self._moves:
-            for lost in sorted(self._running.keys() - owned):
-                writer, task, door = self._running.pop(lost)
-                await door.close()
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                log_.info("gave up partition", stream=writer.stream)
-            for family, partition in sorted(owned - self._running.keys()):
-                writer = self._make_writer(family, partition)
-                task = asyncio.create_task(writer.run())
-                door = await self._bus.respond(subjects.command(family, partition), _answer(writer))
-                self._running[family, partition] = (writer, task, door)
-                log_.info("took over partition", stream=writer.stream)
-        self._settled.set()
-
-
-def _answer(writer: PartitionWriter) -> Callable[[bytes], "asyncio.Future[bytes]"]:
-    def answer(request: bytes) -> "asyncio.Future[bytes]":
-        # Submitted before the first await: requests are decided in the order they came.
-        return asyncio.ensure_future(_reply(writer.submit(_decode_command(request))))
-
-    return answer
-
-
-async def _reply(future: "asyncio.Future[Result]") -> bytes:
-    try:
-        return _encode(Reply(result=await future))  # type: ignore[arg-type]
-    except DomainError as refusal:
-        return _encode(Reply(code=refusal.code, detail=refusal.detail, field=refusal.field))
+    def settle(self, outcome: Result | Exception) -> None:
+        """Give the outcome, unless nobody waits any more."""
+        if self.future.done():
+            return
+        if isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 class Router:
@@ -163,41 +62,134 @@ class Router:
 
     Args:
         local: the writers of this process, if it has that role.
+        waiting_max: commands on their way to other processes; one more is refused with `unavailable`.
     """
 
-    def __init__(self, bus: Bus, *, partitions: int, local: WriterNode | None = None) -> None:
+    def __init__(
+        self, bus: Bus, *, partitions: int, local: Writers | None = None, waiting_max: int = WAITING_MAX
+    ) -> None:
         self._bus = bus
         self._partitions = partitions
         self._local = local
+        self._waiting_max = waiting_max
+        self._waiting = 0
+        self._loop = asyncio.get_running_loop()
+        self._lanes: dict[str, deque[_Waiting]] = {}
+        self._delivering: set[asyncio.Task[None]] = set()
+        self._asking: dict[Place, set[asyncio.Task[bytes]]] = {}
+        self._ring = Ring(())
+
+    # -- the door -------------------------------------------------------------------------------------------
 
     def dispatch(self, command: Command) -> "asyncio.Future[Result]":
         """See `commands.ports.Dispatcher.dispatch`."""
+        future: asyncio.Future[Result] = self._loop.create_future()
         try:
-            partition = partition_of(command.slot, self._partitions)
+            place = command.family, partition_of(command.slot, self._partitions)
         except DomainError as refusal:  # what is asked names no slot
-            refused: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-            refused.set_exception(refusal)
-            return refused
-        writer = self._local.writer(command.family, partition) if self._local else None
-        if writer is not None:
+            future.set_exception(refusal)
+            return future
+        # What is on its way by the bus is not overtaken by what could now be decided here.
+        lane = self._lanes.get(command.lane) if command.family == subjects.CONV else None
+        if lane is None and self._local and (writer := self._local.find(*place)):
             return writer.submit(command)
-        return asyncio.ensure_future(self._request(subjects.command(command.family, partition), _encode(command)))
+        if self._waiting >= self._waiting_max:
+            future.set_exception(Unavailable("too many commands are waiting; try again"))
+            return future
+        self._waiting += 1
+        future.add_done_callback(self._is_settled)
+        waiting = _Waiting(command, _encode(command), future)
+        if lane is not None:
+            lane.append(waiting)
+        elif command.family == subjects.CONV:
+            lane = self._lanes[command.lane] = deque([waiting])
+            self._spawn(self._drain(command.lane, lane, place))
+        else:
+            self._spawn(self._deliver([waiting], place))
+        return future
 
-    async def _request(self, subject: str, request: bytes) -> Result:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + MOVING_S
-        while True:
+    def follow(self, ring: Ring) -> None:
+        """Take note of which nodes have writers now: nobody waits for an answer of one that is gone."""
+        for place, asking in self._asking.items():
+            owner = self._ring.owner(*place)
+            if owner is not None and owner not in ring.nodes:
+                self._loop.call_later(GRACE_S, _cancel, list(asking))
+        self._ring = ring
+
+    def _is_settled(self, _future: "asyncio.Future[Result]") -> None:
+        self._waiting -= 1
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._delivering.add(task)
+        task.add_done_callback(self._delivering.discard)
+
+    # -- on the way -----------------------------------------------------------------------------------------
+
+    async def _drain(self, name: str, lane: deque[_Waiting], place: Place) -> None:
+        while lane:
+            await self._deliver(_taken(lane), place)
+        del self._lanes[name]
+
+    async def _deliver(self, together: list[_Waiting], place: Place) -> None:
+        """Have commands decided, in their order, and settle each."""
+        started_s = self._loop.time()
+        while together:
             try:
-                answer = await self._bus.request(subject, request, timeout_s=REQUEST_S)
-                break
+                replies = await self._ask(place, together)
             except NoResponder:
                 # Certainly without effect: the partition is moving. Wait for its next owner.
-                if loop.time() > deadline:
-                    raise Unavailable("no writer has this partition; try again") from None
+                if self._loop.time() > started_s + MOVING_S:
+                    _refuse(together, "no writer has this partition; try again")
+                    return
                 await asyncio.sleep(MOVING_RETRY_S)
             except BusError:
-                raise Unavailable("the writer did not answer; try again") from None
-        reply = _decode_reply(answer)
-        if reply.result is not None:
-            return reply.result
-        raise errors.BY_CODE[reply.code](reply.detail, field=reply.field)
+                is_late = self._loop.time() > started_s + REQUEST_S / 2
+                again = [] if is_late else [waiting for waiting in together if waiting.command.repeatable]
+                _refuse(
+                    [waiting for waiting in together if waiting not in again], "the writer did not answer; try again"
+                )
+                together = again
+            except Exception as defect:
+                log_.exception("commands could not be sent", partition=place)
+                for waiting in together:
+                    waiting.settle(defect)
+                return
+            else:
+                for waiting, reply in zip(together, replies, strict=True):
+                    waiting.settle(reply.result or errors.BY_CODE[reply.code](reply.detail, field=reply.field))
+                return
+
+    async def _ask(self, place: Place, together: Sequence[_Waiting]) -> list[Reply]:
+        request = _encode([msgspec.Raw(waiting.packed) for waiting in together])
+        asking = self._asking.setdefault(place, set())
+        task = asyncio.ensure_future(self._bus.request(subjects.command(*place), request, timeout_s=REQUEST_S))
+        asking.add(task)
+        try:
+            await asyncio.wait({task})
+            if task.cancelled():
+                raise NoReply("the writer is gone")
+            return _decode_replies(task.result())
+        finally:
+            asking.discard(task)
+            task.cancel()
+
+
+def _taken(lane: deque[_Waiting]) -> list[_Waiting]:
+    """What goes next, together: the first, and what follows it as far as one request holds it."""
+    together = [lane.popleft()]
+    size_bytes = len(together[0].packed)
+    while lane and len(together) < TOGETHER_MAX and size_bytes + len(lane[0].packed) <= TOGETHER_BYTES:
+        together.append(lane.popleft())
+        size_bytes += len(together[-1].packed)
+    return together
+
+
+def _refuse(refused: Sequence[_Waiting], why: str) -> None:
+    for waiting in refused:
+        waiting.settle(Unavailable(why))
+
+
+def _cancel(tasks: Sequence["asyncio.Task[bytes]"]) -> None:
+    for task in tasks:
+        task.cancel()

@@ -103,6 +103,10 @@ class MoveRead(OfUser, frozen=True, kw_only=True):
     conversation_id: int
     seq: int
 
+    @property
+    def repeatable(self) -> bool:
+        return True
+
 
 class ChangeOwnSettings(OfUser, frozen=True, kw_only=True):
     """What is not given stays. Whoever makes this has checked that the actor is a member."""

@@ -98,6 +98,11 @@ class PartitionWriter:
             self._wake.set()
         return future
 
+    @property
+    def waiting(self) -> int:
+        """How many commands wait to be decided."""
+        return len(self._queue) + sum(map(len, self._parked.values()))
+
     async def run(self) -> None:
         """Write until cancelled. Cancelling lets the append under way end, and answers the rest `unavailable`."""
         try:

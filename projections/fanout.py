@@ -9,6 +9,7 @@ by one connection, in order, so what is acknowledged was published: nothing is l
 listens tells doubles by their version.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -43,6 +44,7 @@ class FanoutWorker:
 
     Attributes:
         audiences, blocked_pairs: what this partition's signals are brought by.
+        begun: set once it is settled where it goes on: what is stored from then on will be addressed.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class FanoutWorker:
         self._log = log
         self._bus = bus
         self._limit = limit
+        self.begun = asyncio.Event()
         self._position: int | None = None
         self._lost = False
         self._told = metrics.FANNED_OUT.labels(self.stream)
@@ -94,6 +97,7 @@ class FanoutWorker:
             self.audiences.clear()
             self.blocked_pairs.clear()
             self._position = place
+        self.begun.set()
         return place
 
     async def handle(self, deliveries: Sequence[Delivery]) -> int:

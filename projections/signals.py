@@ -6,7 +6,7 @@ need not know who is in a conversation, and a large one costs nothing.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -38,16 +38,18 @@ _encode = msgspec.json.Encoder().encode
 class SignalForwarder:
     """Brings signals to the members of conversations while `run` runs. One a process that fans out.
 
-    A signal is forwarded as it came, payload and headers, if its sender is a member and there are not too many members
-    for signals; between two users of whom one has blocked the other, none is. Those of one sender stay in order.
+    Every such process hears all signals, and forwards those of conversations whose partition it fans out: as they came,
+    payload and headers, if the sender is a member and there are not too many members for signals; between two users of
+    whom one has blocked the other, none. Those of one sender stay in order.
 
     Args:
-        workers: the fan-outs of all partitions, in their order; they know the members.
+        workers: the fan-outs of this process, by partition, as they are at any time; they know the members.
         limit: members up to which a signal is addressed to each.
     """
 
-    def __init__(self, bus: Bus, workers: Sequence[FanoutWorker], *, limit: int) -> None:
+    def __init__(self, bus: Bus, workers: Mapping[int, FanoutWorker], *, partitions: int, limit: int) -> None:
         self._bus = bus
+        self._partitions = partitions
         self._workers = workers
         self._limit = limit
         self._waiting: asyncio.Queue[Signal] = asyncio.Queue(WAITING_MAX)
@@ -82,13 +84,15 @@ class SignalForwarder:
             metrics.SIGNALS.labels("dropped").inc()
 
     async def _forward(self, signal: Signal) -> str:
-        """What became of a signal: `forwarded` or `refused`."""
+        """What became of a signal: `forwarded`, `refused`, or `elsewhere` when another process forwards it."""
         kind, sender = signal.headers.get(subjects.SIGNAL), signal.headers.get(subjects.SENDER, "")
         try:
             conversation_id = parse_id(signal.subject.rpartition(".")[2])
         except Invalid:
             return "refused"
-        worker = self._workers[partition_of(slot_of(conversation_id), len(self._workers))]
+        worker = self._workers.get(partition_of(slot_of(conversation_id), self._partitions))
+        if worker is None:
+            return "elsewhere"
         audience = await worker.audiences.now(conversation_id)
         if kind not in (TYPING, RECEIPT) or audience is None or not signals(audience.count):
             return "refused"

@@ -7,9 +7,6 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-import redis.asyncio
-from psycopg_pool import AsyncConnectionPool
-
 from api.app import create_app
 from api.auth import Authenticator
 from api.context import ApiContext
@@ -23,29 +20,22 @@ from domain.ids import SLOTS
 from projections.hot import HotStore
 from projections.inbox import InboxQueries
 from projections.people import UserQueries
-from projections.progress import Progress
 from projections.push import PushQueries
-from projections.queries import Queries
 from projections.reading import Database
 from projections.sync import SyncQueries
+from runtime.connections import Connections
 from runtime.secret_file import load_or_create_secret
 from runtime.services import Services
 from runtime.settings import Settings
-from streams.jetstream import JetStream
 
 SHOWN_VERSIONS = ("riverrun", "nats-py", "eventsourcing", "starlette", "uvicorn", "psycopg", "redis")
 
 
 @asynccontextmanager
 async def open_doors(
-    settings: Settings,
+    connections: Connections,
     services: Services,
     *,
-    jetstream: JetStream,
-    pool: AsyncConnectionPool,
-    progress: Progress,
-    queries: Queries,
-    valkey: redis.asyncio.Redis,
     dispatcher: Dispatcher,
     readiness: Mapping[str, Callable[[], Awaitable[None]]],
 ) -> AsyncIterator[str]:
@@ -57,10 +47,12 @@ async def open_doors(
     Raises:
         OSError: the address is not ours, or in use. ValueError: a key file does not hold a key.
     """
+    settings, jetstream = connections.settings, connections.jetstream
+    pool, valkey, queries = connections.pool, connections.valkey, connections.queries
     listener = bind(settings.host, settings.port)
     partitions = settings.partitions
     database = Database(pool)
-    users = UserQueries(pool, partitions=partitions, progress=progress)
+    users = UserQueries(pool, partitions=partitions, progress=connections.progress)
     sync = SyncQueries(pool, partitions=partitions)
     gateway = Gateway(
         jetstream.bus,

@@ -23,6 +23,21 @@ class Services:
         task.add_done_callback(self._ended)
         self._tasks.append(task)
 
+    async def until(self, condition: Coroutine[Any, Any, None]) -> None:
+        """Wait for a condition.
+
+        Raises:
+            Exception: that of a task that failed meanwhile.
+        """
+        waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(condition), self._failed]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                self._failed.result()
+            waiting[0].result()
+        finally:
+            waiting[0].cancel()
+
     async def watch(self, stop: asyncio.Event) -> None:
         """Return when `stop` is set.
 

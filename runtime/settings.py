@@ -178,6 +178,16 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> Iterator[
             yield f"{name} is not a setting" + (f"; did you mean {nearest[0]}?" if nearest else "")
 
 
+def environment_for(settings: Settings, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a child process that is to have these settings, and otherwise our environment."""
+    environment = os.environ if environment is None else environment
+    values = ((variable_of(spec.name), getattr(settings, spec.name)) for spec in fields(Settings))
+    return {
+        **{name: value for name, value in environment.items() if not name.startswith(PREFIX)},
+        **{variable: _text(value) for variable, value in values if value is not None},
+    }
+
+
 def variable_of(name: str) -> str:
     """The environment variable of a setting."""
     return PREFIX + name.upper()
@@ -230,8 +240,8 @@ _EXPECTED: Mapping[Any, str] = {bool: "true or false", int: "a whole number"}
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return masked(str(value))
+    return "" if value is None else masked(_text(value))
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

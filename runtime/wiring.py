@@ -1,71 +1,31 @@
 """The composition root: makes every object of a process, starts its roles, and takes them down in order.
 
 Roles: `api` (HTTP, WebSocket, SSE), `writer`, `projector`, `fanout`. `riverrun up` runs all of them in one process.
-Only this module knows which implementation stands behind a port.
+Every process is a member of the deployment; the partitions are shared out, for each role, among those who have it.
+Only this module and those it stands on (`connections`, `roles`, `doors`) know which implementation is behind a port.
 """
 
 import asyncio
+import os
+import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
-import redis.asyncio
-import structlog
-from psycopg_pool import AsyncConnectionPool
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from commands.repository import Repository
-from commands.routing import Router, WriterNode
-from commands.snapshots import PostgresSnapshots
-from commands.writer import PartitionWriter
-from domain.errors import DomainError
-from migrations.postgres.apply import upgrade
-from projections.audience import MEMBERS_MAX
-from projections.fanout import FanoutWorker
-from projections.hot_feed import HotFeed
-from projections.progress import Progress
-from projections.projection import Projection
-from projections.queries import Queries
-from projections.signals import ReceiptsWorker, SignalForwarder
-from projections.worker import ProjectionWorker
+from commands.routing import Router
+from commands.writers import Writers
 from runtime.collector import spare_the_collector
+from runtime.connections import VALKEY_S, Connections, connected
 from runtime.doors import open_doors
 from runtime.embedded.clickhouse import ClickHouse
+from runtime.roles import Fanout, Projector, writers
 from runtime.services import Services
 from runtime.settings import Settings
 from streams import subjects
-from streams.jetstream import JetStream, check_sync_always
-from streams.topology import Topology
+from streams.membership import Announcement, Membership
+from streams.shares import Duty, Lag, Share
 
 ROLES = frozenset({"api", "writer", "projector", "fanout"})
-CONNECT_S = 30.0  # for each server to answer when a process starts
-POOL_MAX = 10  # Postgres connections of one process: projections, one a worker that writes; queries, snapshots
-VALKEY_S = 2.0
-
-log = structlog.get_logger(__name__)
-
-
-class UnsyncedLog(DomainError):
-    """The log's server acknowledges before it syncs: acknowledged messages could be lost. Starting is refused."""
-
-    code = "unsynced_log"
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """What the roles of one process share."""
-
-    settings: Settings
-    appending: JetStream  # of the writers alone: an ack does not queue behind the deliveries it causes
-    jetstream: JetStream
-    pool: AsyncConnectionPool
-    valkey: redis.asyncio.Redis
-    progress: Progress
-    queries: Queries
-    clickhouse: ClickHouse | None
 
 
 async def run(
@@ -87,184 +47,110 @@ async def run(
         LogUnavailable, OSError: a server does not answer. Nothing was started.
     """
     async with AsyncExitStack() as stack:
-        process = await stack.enter_async_context(_process(settings, clickhouse))
+        connections = await stack.enter_async_context(connected(settings))
         services = Services()
         stack.push_async_callback(services.stop)
+        node = Node(connections, services, roles)
         if "projector" in roles:
-            _start_projectors(process, services)
+            node.share("projector", Projector(connections).project)
         if "fanout" in roles:
-            await _start_fanout(process, services)
-        node = _start_writers(process, services) if "writer" in roles else None
-        url = ""
+            fanout = Fanout(connections)
+            node.share("fanout", fanout.fan_out)
+            services.start("signals", fanout.signals.run())
+        local: Writers | None = None
+        if "writer" in roles:
+            local = writers(connections)
+            node.share("writer", local.write, lag=local.waiting)
+        await node.join()
+        stack.push_async_callback(node.membership.leave)  # before its work ends: others take it over meanwhile
         if "api" in roles:
-            router = Router(process.jetstream.bus, partitions=settings.partitions, local=node)
-            url = await stack.enter_async_context(
+            node.url = await stack.enter_async_context(
                 open_doors(
-                    settings,
+                    connections,
                     services,
-                    jetstream=process.jetstream,
-                    pool=process.pool,
-                    progress=process.progress,
-                    queries=process.queries,
-                    valkey=process.valkey,
-                    dispatcher=router,
-                    readiness=_readiness(process, node),
+                    dispatcher=node.router(local),
+                    readiness=_readiness(connections, node, clickhouse),
                 )
             )
-        ready(url)
+            node.membership.announce_soon()
+        ready(node.url)
         spare_the_collector()
         await services.watch(stop)
 
 
-@asynccontextmanager
-async def _process(settings: Settings, clickhouse: ClickHouse | None) -> AsyncIterator[Process]:
-    async with AsyncExitStack() as stack:
-        jetstream = await JetStream.connect(settings.nats_url, name=settings.node_id, timeout_s=CONNECT_S)
-        stack.push_async_callback(jetstream.close)
-        appending = await JetStream.connect(settings.nats_url, name=f"{settings.node_id} writer", timeout_s=CONNECT_S)
-        stack.push_async_callback(appending.close)
-        await _check_syncs(settings)
-        await jetstream.log.ensure(Topology(settings.partitions, settings.replicas))
-        await asyncio.to_thread(upgrade, settings.postgres_url)
-        pool = AsyncConnectionPool(
-            settings.postgres_url,
-            open=False,
-            min_size=2,
-            max_size=POOL_MAX,
-            name="riverrun",
-            # A transaction is begun where one is meant: a query that is one statement is one round trip, not three.
-            kwargs={"autocommit": True},
-        )
-        await pool.open(wait=True, timeout=CONNECT_S)
-        stack.push_async_callback(pool.close)
-        # One try: a redemption of a ticket that is tried twice would not find the ticket.
-        valkey = redis.asyncio.Redis.from_url(
-            settings.valkey_url, socket_timeout=VALKEY_S, socket_connect_timeout=VALKEY_S, retry=Retry(NoBackoff(), 0)
-        )
-        stack.push_async_callback(valkey.aclose)
-        progress = Progress()
-        queries = Queries(pool, partitions=settings.partitions, progress=progress)
-        yield Process(settings, appending, jetstream, pool, valkey, progress, queries, clickhouse)
+class Node:
+    """This process as a member of the deployment, with its shares of the partitions."""
 
+    def __init__(self, connections: Connections, services: Services, roles: frozenset[str]) -> None:
+        self.url = ""
+        self.shares: list[Share] = []
+        self._connections = connections
+        self._services = services
+        self._roles = tuple(sorted(roles))
+        self._started_at_ms = time.time_ns() // 1_000_000
+        jetstream, node_id = connections.jetstream, connections.settings.node_id
+        self.membership = Membership(node_id, jetstream.nodes, jetstream.bus, self._describe)
 
-async def _check_syncs(settings: Settings) -> None:
-    if settings.allow_unsynced_log:
-        log.warning("RIVERRUN_ALLOW_UNSYNCED_LOG is set: a power cut may lose acknowledged messages")
-        return
-    if not await check_sync_always(settings.nats_monitoring_url):
-        raise UnsyncedLog(
-            "the NATS server acknowledges before it syncs to disk; set `sync_interval: always` in its jetstream block,"
-            " or RIVERRUN_ALLOW_UNSYNCED_LOG=true to run without the promise"
+    def share(self, role: str, duty: Duty, *, lag: Lag = lambda _family, _partition: 0) -> None:
+        """Have the partitions that are this node's for a role worked on, from `join` on."""
+        self.shares.append(
+            Share(
+                role,
+                self.membership,
+                duty,
+                families=subjects.FAMILIES,
+                partitions=self._connections.settings.partitions,
+                lag=lag,
+            )
         )
 
+    async def join(self) -> None:
+        """Become a member, and return when all that is this node's is worked on."""
+        self._services.start("membership", self.membership.run())
+        for share in self.shares:
+            self._services.start(f"share of {share.role}", share.run())
+        for share in self.shares:
+            await self._services.until(share.settled())
 
-def _start_projectors(process: Process, services: Services) -> None:
-    places = list(product(subjects.FAMILIES, range(process.settings.partitions)))
-    streams = [subjects.stream(family, partition) for family, partition in places]
-    hot = HotFeed(process.valkey, process.pool, streams, partitions=process.settings.partitions)
-    services.start("hot store", hot.run())
-    for family, partition in places:
-        worker = ProjectionWorker(
-            process.jetstream.log,
-            process.pool,
-            _projections(family),
-            family=family,
-            partition=partition,
-            progress=process.progress,
-            on_commit=hot.feed,
-        )
-        services.start(f"projections {worker.stream}", worker.run())
+    def router(self, local: Writers | None) -> Router:
+        """The way to the writers, here and elsewhere."""
+        router = Router(self._connections.jetstream.bus, partitions=self._connections.settings.partitions, local=local)
+        self.membership.on_change(lambda: router.follow(self.membership.ring("writer")))
+        router.follow(self.membership.ring("writer"))
+        return router
 
-
-def _projections(family: str) -> tuple[Projection, ...]:
-    # Loaded where they are needed: SQLAlchemy, which declares their tables, is a quarter of the work of a start, and
-    # when a gateway comes back it is waited for.
-    from projections.conversations import ConversationsProjection
-    from projections.heads import HeadsProjection
-    from projections.markers import MarkersProjection
-    from projections.messages import MessagesProjection
-    from projections.users import UsersProjection
-
-    if family == subjects.USER:
-        return (UsersProjection(), MarkersProjection())
-    return (ConversationsProjection(), HeadsProjection(), MessagesProjection())
-
-
-async def _start_fanout(process: Process, services: Services) -> None:
-    settings, log_, bus = process.settings, process.jetstream.log, process.jetstream.bus
-    workers = [
-        FanoutWorker(
-            log_,
-            bus,
-            process.pool,
-            partition=partition,
-            limit=settings.fanout_limit,
-            members_max=MEMBERS_MAX // settings.partitions,
-        )
-        for partition in range(settings.partitions)
-    ]
-    for worker in workers:
-        # Where it begins is settled before the doors open: what comes after a session has begun will be told.
-        await worker.position()
-        services.start(f"fanout {worker.stream}", worker.run())
-    for partition in range(settings.partitions):
-        receipts = ReceiptsWorker(log_, bus, partition=partition)
-        services.start(f"receipts {receipts.stream}", receipts.run())
-    services.start("signals", SignalForwarder(bus, workers, limit=settings.fanout_limit).run())
-
-
-def _start_writers(process: Process, services: Services) -> WriterNode:
-    settings, jetstream = process.settings, process.jetstream
-    snapshots = PostgresSnapshots(process.pool)
-
-    def make_writer(family: str, partition: int) -> PartitionWriter:
-        return PartitionWriter(
-            process.appending.log,
-            Repository(process.appending.log, snapshots, family=family, partition=partition),
-            process.queries,
-            family=family,
-            partition=partition,
-            clock_ms=_clock_ms,
-            queue_max=settings.writer_queue_max,
-            cache_bytes=settings.aggregate_cache_bytes,
+    def _describe(self) -> Announcement:
+        return Announcement(
+            roles=self._roles,
+            started_at_ms=self._started_at_ms,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            url=self.url,
+            held={share.role: share.held for share in self.shares},
         )
 
-    node = WriterNode(
-        settings.node_id,
-        jetstream.nodes,
-        jetstream.bus,
-        make_writer,
-        partitions=settings.partitions,
-        data=b"writer",
-    )
-    services.start("writers", node.run())
-    return node
 
-
-def _readiness(process: Process, node: WriterNode | None) -> dict[str, Callable[[], Awaitable[None]]]:
+def _readiness(
+    connections: Connections, node: Node, clickhouse: ClickHouse | None
+) -> dict[str, Callable[[], Awaitable[None]]]:
     """What must answer before traffic is welcome, by name. Each raises when it does not."""
 
     async def log_answers() -> None:
-        await process.jetstream.log.last_sequence(subjects.stream(subjects.CONV, 0))
+        await connections.jetstream.log.last_sequence(subjects.stream(subjects.CONV, 0))
 
     async def postgres_answers() -> None:
-        async with process.pool.connection(timeout=VALKEY_S) as connection:
+        async with connections.pool.connection(timeout=VALKEY_S) as connection:
             await connection.execute("SELECT 1")
 
     async def valkey_answers() -> None:
-        await process.valkey.ping()
+        await connections.valkey.ping()
 
     checks: dict[str, Callable[[], Awaitable[None]]] = {
         "log": log_answers,
         "postgres": postgres_answers,
         "valkey": valkey_answers,
+        **{share.role: share.ready for share in node.shares},
     }
-    if node is not None:
-        checks["writer"] = node.ready
-    if process.clickhouse is not None:
-        checks["clickhouse"] = process.clickhouse.ready
+    if clickhouse is not None:
+        checks["clickhouse"] = clickhouse.ready
     return checks
-
-
-def _clock_ms() -> int:
-    return time.time_ns() // 1_000_000

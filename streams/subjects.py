@@ -10,6 +10,7 @@ live.user.<user_id, encoded>           what concerns one user, not stored: their
                                        JetStream; what the fan-out addresses to them; signals
 live.presence.<user_id, encoded>       that a user's presence has changed
 signal.conv.<conversation_id>          a signal that the fan-out is to bring to the members
+node.<node id>                         whether a node is there: answered by it, with nothing
 cmd.<family>.<partition>               commands for the partition's writer, request and reply
 dead.<projection>.<partition>          events a projection could not apply   in DEAD
 """
@@ -103,6 +104,11 @@ def signal_conversation(conversation_id: str) -> str:
 def command(family: str, partition: int) -> str:
     """Where a partition's writer takes commands."""
     return f"cmd.{family}.{partition}"
+
+
+def node(node_id: str) -> str:
+    """Where a node answers that it is there."""
+    return f"node.{node_id}"
 
 
 def dead(projection: str, partition: int) -> str:

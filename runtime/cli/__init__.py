@@ -17,6 +17,7 @@ COMMANDS = {
     "token": ("runtime.cli.token:token", "Print a JWT for a user."),
     "settings": ("runtime.cli.settings:settings", "List all settings."),
     "import": ("runtime.cli.import_irc:app", "Post logs of other chat systems."),
+    "nodes": ("runtime.cli.nodes:nodes", "Show the nodes of a deployment: roles, partitions, what waits."),
     "verify": ("runtime.cli.verify:verify", "Compare the log with the read models."),
     "bench": ("runtime.cli.bench:app", "Put load on a running server and measure it."),
 }

@@ -26,6 +26,7 @@ class Target:
     postgres_url: str
     valkey_url: str
     clickhouse_url: str
+    partitions: int
 
 
 def resolve_target(url: str | None = None, data_dir: Path | None = None) -> Target:
@@ -50,6 +51,7 @@ def resolve_target(url: str | None = None, data_dir: Path | None = None) -> Targ
     return Target(
         url=url or str(record["url"]),
         jwt_secret=jwt_secret(settings, folder),
+        partitions=int(record.get("partitions") or settings.partitions),
         **{
             name: str(record.get(name) or getattr(settings, name))
             for name in ("nats_url", "nats_monitoring_url", "postgres_url", "valkey_url", "clickhouse_url")

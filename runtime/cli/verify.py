@@ -14,7 +14,7 @@ from projections.differences import Report
 from projections.verification import CannotCompare
 from projections.verification import verify as compare
 from runtime.cli import fail
-from runtime.cli.target import Target, load_settings, resolve_target
+from runtime.cli.target import Target, resolve_target
 from runtime.cli.token import DURATION, UNIT_S
 from streams.jetstream import JetStream
 from streams.ports import LogError
@@ -39,7 +39,7 @@ def verify(
     wait_s = int(duration[1]) * UNIT_S[duration[2]]
     target = resolve_target(url, data_dir)
     try:
-        report = asyncio.run(_compare(target, load_settings().partitions, wait_s))
+        report = asyncio.run(_compare(target, wait_s))
     except (CannotCompare, LogError, OSError) as error:
         fail(f"could not compare: {error}")
     if as_json:
@@ -50,10 +50,10 @@ def verify(
         raise typer.Exit(EXIT_DIFFERENT)
 
 
-async def _compare(target: Target, partitions: int, wait_s: float) -> Report:
+async def _compare(target: Target, wait_s: float) -> Report:
     jetstream = await JetStream.connect(target.nats_url, name="riverrun-verify")
     try:
-        return await compare(jetstream.log, target.postgres_url, partitions=partitions, wait_s=wait_s)
+        return await compare(jetstream.log, target.postgres_url, partitions=target.partitions, wait_s=wait_s)
     finally:
         await jetstream.close()
 

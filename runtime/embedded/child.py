@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,10 +23,16 @@ BACKOFF_S = (0.1, 0.3, 1.0, 2.0, 5.0)  # between starts of a server that keeps c
 STEADY_S = 30.0  # up for this long, a server's next crash counts as its first
 LOG_KEPT_BYTES = 8 << 20  # a larger log is put aside at the next start, so a data dir holds at most two
 TAIL_LINES = 3
+SAID_MAX_BYTES = 16 * 1024
 
 LEASH = Path(__file__).with_name("leash.py")
 
 log = structlog.get_logger("riverrun.embedded")
+
+
+def environment() -> dict[str, str]:
+    """What a server is told of our environment: nothing that could change its ways, or hold a secret."""
+    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class ChildSpec:
 
     Attributes:
         probe: returns when the server answers as ours, and raises `OSError` or `EOFError` until it does.
+        environment: what it is told of ours, see `environment`.
+        stop_timeout_s: what it has to end in good order.
         death_signal: sent by the kernel when this process dies.
         hard_signal: sent when `stop_signal` was not enough; SIGKILL follows.
         inherit: descriptors the server keeps.
@@ -63,6 +71,8 @@ class ChildSpec:
     hard_signal: signal.Signals = signal.SIGKILL
     death_signal: signal.Signals = signal.SIGKILL
     inherit: Sequence[int] = ()
+    environment: Mapping[str, str] = field(default_factory=environment, repr=False)
+    stop_timeout_s: float = STOP_TIMEOUT_S
 
 
 class Child:
@@ -123,7 +133,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
-                env=environment(),
+                env=spec.environment,
                 pass_fds=tuple(spec.inherit),
                 start_new_session=True,  # Ctrl-C in the terminal is for Riverrun, which then stops its servers
             )
@@ -175,7 +185,7 @@ class Child:
         if process is None or process.returncode is not None:
             return
         for signal_number, patience_s in (
-            (self._spec.stop_signal, STOP_TIMEOUT_S),
+            (self._spec.stop_signal, self._spec.stop_timeout_s),
             (self._spec.hard_signal, KILL_TIMEOUT_S),
             (signal.SIGKILL, None),
         ):
@@ -188,15 +198,18 @@ class Child:
             except TimeoutError:
                 log.warning(f"{self.name} did not stop by {signal_number.name} in {patience_s} s", server=self.name)
 
-    def _tail(self) -> str:
-        """The last lines the server wrote since it was started."""
+    def said(self) -> bytes:
+        """What the server has written since it was started; of much, the end."""
         try:
             with self._spec.log_path.open("rb") as file:
-                size_bytes = file.seek(0, os.SEEK_END)
-                file.seek(max(self._log_from, size_bytes - 4096))
-                lines = file.read().decode(errors="replace").splitlines()
+                file.seek(max(self._log_from, file.seek(0, os.SEEK_END) - SAID_MAX_BYTES))
+                return file.read()
         except OSError:
-            return ""
+            return b""
+
+    def _tail(self) -> str:
+        """The last lines of what it said."""
+        lines = self.said().decode(errors="replace").splitlines()
         return "\n".join([line for line in lines if line.strip()][-TAIL_LINES:])
 
 
@@ -204,11 +217,6 @@ def leashed(command: Sequence[str], account: Account, death_signal: signal.Signa
     """The command that runs `command` as a user, and ends it by a signal when this process dies."""
     leash = (LEASH, os.getpid(), int(death_signal), account.uid, account.gid)
     return (sys.executable, "-I", "-S", *map(str, leash), *command)
-
-
-def environment() -> dict[str, str]:
-    """What a server is told of our environment: nothing that could change its ways, or hold a secret."""
-    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 def describe_end(returncode: int) -> str:

@@ -1,7 +1,7 @@
 """All embedded servers of one data directory, started, supervised and stopped as one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,10 +9,13 @@ from runtime.embedded.child import Child, free_port
 from runtime.embedded.clickhouse import ClickHouse
 from runtime.embedded.errors import DataDirUnusable, ServerFailed
 from runtime.embedded.lock import DataDirLock
-from runtime.embedded.nats import NatsServer
+from runtime.embedded.nats import NatsServer, Routes
 from runtime.embedded.postgres import PostgresServer
 from runtime.embedded.valkey import ValkeyServer
+from runtime.secret_file import load_or_create_secret
 
+AGREE_S = 60.0  # an election takes up to 10
+AGREE_EVERY_S = 0.1
 PORT_ATTEMPTS = 5  # a free port may be taken between our look and the server's start
 
 Server = TypeVar("Server", NatsServer, PostgresServer, ValkeyServer)
@@ -27,6 +30,10 @@ class EmbeddedServers:
     Args:
         data_dir: made (mode 0700) when it does not exist.
         with_clickhouse: open chDB as well (about 400 MB), behind the start of the others.
+        nats_servers: 1, or as many as a cluster is to have. A directory stays with what it was begun with.
+
+    Attributes:
+        nats_url, nats_monitoring_url: of a cluster all of its servers', separated by commas.
     """
 
     nats_url: str
@@ -34,13 +41,14 @@ class EmbeddedServers:
     postgres_url: str
     valkey_url: str
 
-    def __init__(self, data_dir: Path, *, with_clickhouse: bool = True) -> None:
+    def __init__(self, data_dir: Path, *, with_clickhouse: bool = True, nats_servers: int = 1) -> None:
         self.data_dir = data_dir.absolute()
         self.clickhouse_url = f"chdb://{self.data_dir / 'clickhouse'}"
         self.clickhouse = ClickHouse(self.clickhouse_url) if with_clickhouse else None
         self._lock = DataDirLock(self.data_dir)
         self._children: list[Child] = []
         self._postgres: PostgresServer | None = None
+        self._nats_servers = nats_servers
 
     @property
     def pids(self) -> dict[str, int]:
@@ -59,7 +67,9 @@ class EmbeddedServers:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             await self._lock.acquire()
             (self.data_dir / "log").mkdir(mode=0o700, exist_ok=True)
-            starting = [asyncio.create_task(start()) for start in (self._nats, self._pg, self._valkey)]
+            self._check_begun_alike()
+            nats = self._nats if self._nats_servers == 1 else self._nats_cluster
+            starting = [asyncio.create_task(start()) for start in (nats, self._pg, self._valkey)]
             try:
                 await asyncio.gather(*starting)
             finally:
@@ -91,6 +101,21 @@ class EmbeddedServers:
             self._postgres = None
         self._lock.release()
 
+    def child(self, name: str) -> Child:
+        """A server by its name, as in `pids`.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return {child.name: child for child in self._children}[name]
+
+    def _check_begun_alike(self) -> None:
+        begun_as = "one nats-server" if (self.data_dir / "nats").exists() else "a cluster"
+        wanted = "one nats-server" if self._nats_servers == 1 else "a cluster"
+        is_begun = (self.data_dir / "nats").exists() or (self.data_dir / "nats-0").exists()
+        if is_begun and begun_as != wanted:
+            raise DataDirUnusable(self.data_dir, f"it was begun with {begun_as}, and its log stays where it is")
+
     async def _nats(self) -> None:
         server = await self._start(
             "nats-server",
@@ -98,6 +123,43 @@ class EmbeddedServers:
             lambda server: server.child.start(),
         )
         self.nats_url, self.nats_monitoring_url = server.url, server.monitoring_url
+
+    async def _nats_cluster(self) -> None:
+        """All servers of a cluster at once; ready when they agree on their leaders."""
+        names = [f"nats-{number}" for number in range(self._nats_servers)]
+        password = load_or_create_secret(self.data_dir / "nats.password")
+        attempt = 0
+        while True:
+            attempt += 1
+            routes = Routes([free_port() for _ in names], password)
+            servers = [
+                NatsServer(
+                    self.data_dir / name,
+                    self.data_dir / "log" / f"{name}.log",
+                    free_port(),
+                    free_port(),
+                    (self._lock.fd,),
+                    name=name,
+                    routes=routes,
+                    route_port=port,
+                )
+                for name, port in zip(names, routes.ports, strict=True)
+            ]
+            try:
+                await asyncio.gather(*(server.child.start() for server in servers))
+                await _agreed(servers)
+            except ServerFailed as error:
+                await asyncio.gather(*(server.child.stop() for server in servers))
+                if attempt == PORT_ATTEMPTS or "address already in use" not in error.output.lower():
+                    raise
+            except BaseException:
+                await asyncio.gather(*(server.child.stop() for server in servers))
+                raise
+            else:
+                break
+        self._children += [server.child for server in servers]
+        self.nats_url = ",".join(server.url for server in servers)
+        self.nats_monitoring_url = ",".join(server.monitoring_url for server in servers)
 
     async def _pg(self) -> None:
         async def start(server: PostgresServer) -> None:
@@ -138,3 +200,19 @@ class EmbeddedServers:
             else:
                 self._children.append(server.child)
                 return server
+
+
+async def _agreed(servers: Sequence[NatsServer]) -> None:
+    """Wait until all servers of a cluster have found each other.
+
+    Raises:
+        ServerFailed: they have not, in a minute.
+    """
+    try:
+        async with asyncio.timeout(AGREE_S):
+            while True:
+                if all(await asyncio.gather(*(server.healthy() for server in servers))):
+                    return
+                await asyncio.sleep(AGREE_EVERY_S)
+    except TimeoutError:
+        raise ServerFailed("nats", f"the servers of the cluster did not agree in {AGREE_S:.0f} s") from None

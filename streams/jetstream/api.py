@@ -7,7 +7,8 @@ import msgspec
 from streams.jetstream.connection import Connection, RequestError
 from streams.ports import LogUnavailable
 
-API_S = 5.0  # the leader of a stream may just be being elected
+API_S = 5.0  # making a replicated stream takes a while
+LOOK_S = 1.0  # for what only reads: without a leader nobody answers, and then it is better to ask again
 
 NO_CONSUMER = 10014
 NO_MESSAGE = 10037
@@ -25,7 +26,7 @@ class ApiError(LogUnavailable):
         self.err_code = err_code
 
 
-async def call(connection: Connection, subject: str, body: Any = None) -> dict[str, Any]:
+async def call(connection: Connection, subject: str, body: Any = None, *, timeout_s: float = API_S) -> dict[str, Any]:
     """Ask `$JS.API.<subject>`.
 
     Raises:
@@ -33,7 +34,7 @@ async def call(connection: Connection, subject: str, body: Any = None) -> dict[s
     """
     request = b"" if body is None else _encode(body)
     try:
-        answer = _decode((await connection.ask(f"$JS.API.{subject}", request, timeout_s=API_S)).data)
+        answer = _decode((await connection.ask(f"$JS.API.{subject}", request, timeout_s=timeout_s)).data)
     except RequestError as error:
         raise LogUnavailable(f"{subject}: {error}") from error
     if failure := answer.get("error"):

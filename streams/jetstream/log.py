@@ -6,7 +6,7 @@ from datetime import datetime
 
 from streams import subjects
 from streams.jetstream import ensure, frames, reader
-from streams.jetstream.api import NO_CONSUMER, NO_MESSAGE, ApiError, call
+from streams.jetstream.api import LOOK_S, NO_CONSUMER, NO_MESSAGE, ApiError, call
 from streams.jetstream.connection import Connection
 from streams.jetstream.consumer import JetStreamConsumer
 from streams.jetstream.nodes import JetStreamNodes
@@ -34,13 +34,14 @@ class JetStreamLog:
 
     async def last_sequence(self, stream: str) -> int:
         """See `streams.ports.Log.last_sequence`."""
-        answer = await call(self._connection, f"STREAM.INFO.{stream}")
+        answer = await call(self._connection, f"STREAM.INFO.{stream}", timeout_s=LOOK_S)
         return int(answer["state"]["last_seq"])
 
     async def last(self, stream: str, subject: str | None = None) -> Delivery | None:
         """See `streams.ports.Log.last`."""
+        wanted = {"last_by_subj": subject or ">"}
         try:
-            answer = await call(self._connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject or ">"})
+            answer = await call(self._connection, f"STREAM.MSG.GET.{stream}", wanted, timeout_s=LOOK_S)
         except ApiError as error:
             if error.err_code == NO_MESSAGE:
                 return None
@@ -84,7 +85,7 @@ class JetStreamLog:
         """See `streams.ports.Log.place`. It is the consumer's own, in the memory of the server (of all replicas)."""
         name = subjects.consumer(reader, int(stream.rpartition("-")[2]))
         try:
-            info = await call(self._connection, f"CONSUMER.INFO.{stream}.{name}")
+            info = await call(self._connection, f"CONSUMER.INFO.{stream}.{name}", timeout_s=LOOK_S)
         except ApiError as error:
             if error.err_code == NO_CONSUMER:
                 return None

@@ -8,15 +8,26 @@ TIMEOUT_S = 5.0
 
 
 async def check_sync_always(monitoring_url: str) -> bool:
-    """Whether the server says `sync_always` of its JetStream.
+    """Whether each server that answers says `sync_always` of its JetStream.
 
     Args:
-        monitoring_url: of the server's HTTP monitoring, e.g. `http://127.0.0.1:8222`.
+        monitoring_url: of the server's HTTP monitoring, e.g. `http://127.0.0.1:8222`; of a cluster several, separated
+            by commas.
 
     Raises:
-        OSError, ValueError: the monitoring does not answer, or answers something else.
+        OSError, ValueError: no monitoring answers, or one answers something else.
     """
-    return await asyncio.to_thread(_ask, monitoring_url)
+    urls = monitoring_url.split(",")
+    answers = await asyncio.gather(*(asyncio.to_thread(_ask, url.strip()) for url in urls), return_exceptions=True)
+    heard = []
+    for answer in answers:
+        if isinstance(answer, bool):
+            heard.append(answer)
+        elif not isinstance(answer, OSError):  # a server of the cluster may be down
+            raise answer
+    if not heard:
+        raise next(answer for answer in answers if isinstance(answer, OSError))
+    return all(heard)
 
 
 def _ask(monitoring_url: str) -> bool:

@@ -268,7 +268,9 @@ async def world(
             await worker.position()
             services.append(asyncio.create_task(worker.run()))
             services.append(asyncio.create_task(ReceiptsWorker(log, bus, partition=0).run()))
-            services.append(asyncio.create_task(SignalForwarder(bus, [worker], limit=fanout_limit).run()))
+            services.append(
+                asyncio.create_task(SignalForwarder(bus, {0: worker}, partitions=1, limit=fanout_limit).run())
+            )
         stack.push_async_callback(_stop, services)
         clients = await stack.enter_async_context(AsyncExitStack())
         async with asyncio.timeout(WAIT_S):

@@ -6,12 +6,14 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
-from commands.conversations import ConversationResult, CreateConversation
+from commands.command import Result
+from commands.conversations import ChangeMembers, ConversationResult, CreateConversation
 from commands.messages import MessageResult
 from commands.repository import Repository
-from commands.routing import Router, WriterNode
+from commands.routing import ROLE, Router
 from commands.users import (
     BlockPair,
     ChangeOwnSettings,
@@ -22,10 +24,14 @@ from commands.users import (
     UpdateProfile,
 )
 from commands.writer import PartitionWriter
+from commands.writers import Writers
 from domain.errors import DomainError, Invalid, NotFound, Revoked, Unavailable
 from domain.ids import user_slot
 from streams import subjects
+from streams.membership import Announcement, Membership
 from streams.memory import MemoryBus, MemoryLog, MemoryNodes
+from streams.ring import Ring
+from streams.shares import Share
 from streams.topology import Topology
 from tests.commands.harness import LogReceipts, Snapshots, message, wall_ms
 
@@ -46,6 +52,7 @@ class Deployment:
         self.bus = MemoryBus()
         self.log = MemoryLog(self.bus)
         self.nodes = MemoryNodes()
+        self.routers: list[Router] = []
 
     def make_writer(self, family: str, partition: int) -> PartitionWriter:
         return PartitionWriter(
@@ -60,17 +67,28 @@ class Deployment:
         )
 
     @contextlib.asynccontextmanager
-    async def node(self, node_id: str) -> AsyncIterator[WriterNode]:
-        node = WriterNode(node_id, self.nodes, self.bus, self.make_writer, partitions=PARTITIONS)
-        task = asyncio.create_task(node.run())
+    async def node(self, node_id: str) -> AsyncIterator[Writers]:
+        writers = Writers(self.bus, self.make_writer)
+        membership = Membership(node_id, self.nodes, self.bus, lambda: Announcement((ROLE,), 0))
+        membership.on_change(lambda: self.follow(membership))
+        share = Share(ROLE, membership, writers.write, families=subjects.FAMILIES, partitions=PARTITIONS)
+        tasks = [asyncio.create_task(membership.run()), asyncio.create_task(share.run())]
         try:
-            yield node
+            yield writers
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await membership.leave()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    def router(self, local: WriterNode | None = None) -> Router:
-        return Router(self.bus, partitions=PARTITIONS, local=local)
+    def router(self, local: Writers | None = None) -> Router:
+        router = Router(self.bus, partitions=PARTITIONS, local=local)
+        self.routers.append(router)
+        return router
+
+    def follow(self, membership: Membership) -> None:
+        for router in self.routers:
+            router.follow(membership.ring(ROLE))
 
 
 @pytest.fixture
@@ -80,9 +98,9 @@ async def deployment() -> Deployment:
     return deployment
 
 
-def owned(node: WriterNode) -> set[tuple[str, int]]:
+def owned(node: Writers) -> set[tuple[str, int]]:
     everything = itertools.product(subjects.FAMILIES, range(PARTITIONS))
-    return {(family, partition) for family, partition in everything if node.writer(family, partition)}
+    return {(family, partition) for family, partition in everything if node.find(family, partition)}
 
 
 async def create(router: Router, placement: int, actor: str = "alice") -> int:
@@ -207,3 +225,64 @@ async def test_without_any_writer_a_command_is_refused_as_unavailable(
         await create(deployment.router(), 0)
     assert refusal.value.code == "unavailable"
     assert refusal.value.retryable
+
+
+async def test_pipelined_commands_of_a_sender_stay_in_order_while_their_partition_moves(deployment: Deployment) -> None:
+    router = deployment.router()
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(deployment.node("a"))
+        await eventually(lambda: len(owned(first)) == ALL)
+        conversation = await create(router, 3)
+        sent: list[asyncio.Future[Result]] = []
+
+        async def send() -> None:
+            for number in range(2_000):
+                sent.append(router.dispatch(message(conversation, f"m{number}")))
+                await asyncio.sleep(0)
+
+        sending = asyncio.create_task(send())
+        for name in ("b", "c", "d", "e"):  # one of them takes the partition, and gives it up again
+            async with deployment.node(name) as other:
+                await eventually(lambda other=other: bool(owned(other)))  # type: ignore[misc]
+        await sending
+        outcomes = await asyncio.gather(*sent, return_exceptions=True)
+    acked = [outcome.seq for outcome in outcomes if isinstance(outcome, MessageResult)]
+    assert len(acked) > 1_000
+    assert acked == sorted(acked)
+
+
+async def test_what_can_be_repeated_is_asked_again_when_its_writer_dies(deployment: Deployment) -> None:
+    """The writer of `a` takes commands and answers none; then `a` is gone, and `b` has its partitions."""
+    router = deployment.router()
+    asked: list[bytes] = []
+
+    async def take(request: bytes) -> bytes:
+        asked.append(request)
+        return bytes(await asyncio.get_running_loop().create_future())
+
+    async with deployment.node("b") as survivor:
+        await eventually(lambda: len(owned(survivor)) == ALL)
+        partition = next(p for p in range(PARTITIONS) if Ring(["a", "b"]).owner("conv", p) == "a")
+        conversation = await create(router, partition)
+        await deployment.nodes.announce("a", msgspec.json.encode(Announcement((ROLE,), 0)))
+        await eventually(lambda: survivor.find("conv", partition) is None)
+        door = await deployment.bus.respond(subjects.command("conv", partition), take)
+        posting = router.dispatch(message(conversation, "m1"))
+        changing = router.dispatch(ChangeMembers(actor_id="alice", conversation_id=conversation, add=["carol"]))
+        await eventually(lambda: len(asked) == 1)
+        await door.close()
+        await deployment.nodes.withdraw("a")
+        posted = await posting
+        assert isinstance(posted, MessageResult)
+        assert (posted.seq, posted.duplicate) == (1, False)
+        with pytest.raises(Unavailable):  # it may have been decided: only who asked can say whether to ask again
+            await changing
+
+
+async def test_too_many_commands_on_their_way_are_refused(deployment: Deployment) -> None:
+    router = Router(deployment.bus, partitions=PARTITIONS, waiting_max=2)
+    futures = [router.dispatch(UpdateProfile(actor_id=f"u{number}", display_name="x")) for number in range(3)]
+    with pytest.raises(Unavailable, match="too many"):
+        await futures[2]
+    for future in futures:
+        future.cancel()

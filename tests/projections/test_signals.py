@@ -84,7 +84,7 @@ async def signalling(log: MemoryLog, pool: AsyncConnectionPool, *, limit: int = 
     receipts = ReceiptsWorker(log, bus, partition=0)
     await worker.position()
     await receipts.position()
-    forwarder = SignalForwarder(bus, [worker], limit=limit)
+    forwarder = SignalForwarder(bus, {0: worker}, partitions=1, limit=limit)
     tasks = [asyncio.create_task(service.run()) for service in (worker, receipts, forwarder)]
     await asyncio.sleep(0)  # it has subscribed
     try:

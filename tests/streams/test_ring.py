@@ -1,4 +1,4 @@
-from commands.ring import Ring
+from streams.ring import Ring
 
 
 def test_every_partition_has_one_owner_among_the_nodes() -> None:

@@ -1,0 +1,135 @@
+"""What each role does for a partition, while it is this node's (`streams.shares.Duty`)."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from commands.repository import Repository
+from commands.snapshots import PostgresSnapshots
+from commands.writer import PartitionWriter
+from commands.writers import Writers
+from projections.audience import MEMBERS_MAX
+from projections.fanout import FanoutWorker
+from projections.hot_feed import HotFeed
+from projections.projection import Projection
+from projections.signals import ReceiptsWorker, SignalForwarder
+from projections.worker import ProjectionWorker
+from runtime.connections import Connections
+from streams import subjects
+
+
+@asynccontextmanager
+async def running(*work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Future[Any]"]:
+    """Run while the context lasts. What is given ends with the first that does, and with its error."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Projector:
+    """The role `projector`: read models of a partition's events, and its part of the hot store."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    @asynccontextmanager
+    async def project(self, family: str, partition: int) -> AsyncIterator["asyncio.Future[Any]"]:
+        """Project a partition's events."""
+        to = self._connections
+        hot = HotFeed(to.valkey, to.pool, [subjects.stream(family, partition)], partitions=to.settings.partitions)
+        worker = ProjectionWorker(
+            to.jetstream.log,
+            to.pool,
+            _projections(family),
+            family=family,
+            partition=partition,
+            progress=to.progress,
+            on_commit=hot.feed,
+        )
+        async with running(hot.run(), worker.run()) as work:
+            yield work
+
+
+def _projections(family: str) -> tuple[Projection, ...]:
+    # Loaded where they are needed: SQLAlchemy, which declares their tables, is a quarter of the work of a start, and
+    # when a gateway comes back it is waited for.
+    from projections.conversations import ConversationsProjection
+    from projections.heads import HeadsProjection
+    from projections.markers import MarkersProjection
+    from projections.messages import MessagesProjection
+    from projections.users import UsersProjection
+
+    if family == subjects.USER:
+        return (UsersProjection(), MarkersProjection())
+    return (ConversationsProjection(), HeadsProjection(), MessagesProjection())
+
+
+class Fanout:
+    """The role `fanout`: a partition's events, and the signals of its conversations, to whom they concern.
+
+    Attributes:
+        signals: to run for as long as the role does.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        settings = connections.settings
+        self._connections = connections
+        self._workers: dict[int, FanoutWorker] = {}
+        self.signals = SignalForwarder(
+            connections.jetstream.bus, self._workers, partitions=settings.partitions, limit=settings.fanout_limit
+        )
+
+    @asynccontextmanager
+    async def fan_out(self, family: str, partition: int) -> AsyncIterator["asyncio.Future[Any]"]:
+        """Address a partition's events; of users, make signals of the markers that moved."""
+        jetstream, settings = self._connections.jetstream, self._connections.settings
+        if family == subjects.USER:
+            async with running(ReceiptsWorker(jetstream.log, jetstream.bus, partition=partition).run()) as work:
+                yield work
+            return
+        worker = FanoutWorker(
+            jetstream.log,
+            jetstream.bus,
+            self._connections.pool,
+            partition=partition,
+            limit=settings.fanout_limit,
+            members_max=MEMBERS_MAX // settings.partitions,
+        )
+        async with running(worker.run()) as work:
+            # Where it begins is settled before the doors open: what comes after a session has begun will be told.
+            await worker.begun.wait()
+            self._workers[partition] = worker
+            try:
+                yield work
+            finally:
+                del self._workers[partition]
+
+
+def writers(connections: Connections) -> Writers:
+    """The role `writer`."""
+    settings = connections.settings
+    log, snapshots = connections.appending.log, PostgresSnapshots(connections.pool)
+
+    def make_writer(family: str, partition: int) -> PartitionWriter:
+        return PartitionWriter(
+            log,
+            Repository(log, snapshots, family=family, partition=partition),
+            connections.queries,
+            family=family,
+            partition=partition,
+            clock_ms=_clock_ms,
+            queue_max=settings.writer_queue_max,
+            cache_bytes=settings.aggregate_cache_bytes,
+        )
+
+    return Writers(connections.jetstream.bus, make_writer)
+
+
+def _clock_ms() -> int:
+    return time.time_ns() // 1_000_000
