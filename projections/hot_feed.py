@@ -30,6 +30,7 @@ from projections.entries import Head, Own, read_heads, read_own_of_pairs
 from projections.pages import Positions
 from projections.projection import LoggedEvent
 from projections.reading import POSITIONS, Database, positions_of
+from streams.cancelling import raise_if_cancelled
 
 PACE_S: Final = 0.025  # between writes, so that what comes close together is written once
 CHECK_S: Final = 1.0  # when nothing comes, whether Valkey still has the epoch
@@ -101,6 +102,7 @@ class HotFeed:
         clock = asyncio.get_running_loop().time
         begin_at_s = clock()
         while True:
+            raise_if_cancelled()
             pause_s = PACE_S
             try:
                 if not self._in_force:

@@ -38,7 +38,11 @@ async def ensure_months(connection: Connection, tables: Iterable[Table], moments
 
 
 async def _missing(connection: Connection, names: list[str]) -> list[str]:
+    # Of the catalogue's table, in this statement's snapshot: `to_regclass` may remember from before the lock was had
+    # that a partition is not there.
     cursor = await connection.execute(
-        "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NULL ORDER BY name", (names,)
+        "SELECT name FROM unnest(%s::text[]) AS name WHERE NOT EXISTS (SELECT FROM pg_class WHERE relname = name"
+        " AND relnamespace = current_schema()::regnamespace) ORDER BY name",
+        (names,),
     )
     return [name for (name,) in await cursor.fetchall()]

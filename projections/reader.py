@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from streams.cancelling import raise_if_cancelled
 from streams.ports import Consumer, Delivery, Log, LogError
 
 BATCH_MAX = 500  # events: beyond it a transaction gains little and holds up its readers
@@ -63,6 +64,7 @@ async def follow(log: Log, stream: str, reader: str, place: Place, *, pace_s: fl
     """
     outage = _Outage(reader, stream)
     while True:
+        raise_if_cancelled()
         consumer: Consumer | None = None
         try:
             position = await place.position()
@@ -80,6 +82,7 @@ async def _read(consumer: Consumer, place: Place, position: int, pace_s: float, 
     clock = asyncio.get_running_loop().time
     next_batch_s = clock()
     while True:
+        raise_if_cancelled()
         deliveries = await consumer.fetch(BATCH_MAX, IDLE_S)
         while deliveries and len(deliveries) < BATCH_MAX and (left_s := next_batch_s - clock()) > 0:
             deliveries += await consumer.fetch(BATCH_MAX - len(deliveries), left_s)

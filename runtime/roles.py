@@ -24,12 +24,13 @@ from streams import subjects
 async def running(*work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Future[Any]"]:
     """Run while the context lasts. What is given ends with the first that does, and with its error."""
     tasks = [asyncio.create_task(one) for one in work]
+    together = asyncio.gather(*tasks)
     try:
-        yield asyncio.gather(*tasks)
+        yield together
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(together, *tasks, return_exceptions=True)
 
 
 class Projector:

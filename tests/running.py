@@ -19,12 +19,17 @@ STOP_S = 15.0
 class Running:
     """`riverrun up` on a data directory.
 
+    Args:
+        arguments: more of the command's.
+        settings: `RIVERRUN_*` variables.
+
     Attributes:
         url: where it answers, e.g. `http://127.0.0.1:34567`; the port is another after each start.
     """
 
-    def __init__(self, data_dir: Path, **settings: str) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, **settings: str) -> None:
         self.data_dir = data_dir
+        self._arguments = arguments
         self.url = ""
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
@@ -36,6 +41,7 @@ class Running:
         with self._log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "runtime.cli", "up", "--port", "0", "--data-dir", str(self.data_dir)),
+                *self._arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -8,7 +8,9 @@ from streams.jetstream.connection import Connection, RequestError
 from streams.ports import LogUnavailable
 
 API_S = 5.0  # making a replicated stream takes a while
-LOOK_S = 1.0  # for what only reads: without a leader nobody answers, and then it is better to ask again
+# Without a leader nobody answers, ever: then it is better to ask again soon.
+LOOK_S = 1.0  # for what only reads
+MAKE_S = 2.0  # for what is made quickly, and may be asked for twice
 
 NO_CONSUMER = 10014
 NO_MESSAGE = 10037

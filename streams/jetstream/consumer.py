@@ -13,7 +13,7 @@ import msgspec
 from nats.aio.subscription import Subscription
 
 from streams.jetstream import frames
-from streams.jetstream.api import NO_CONSUMER, ApiError, call
+from streams.jetstream.api import LOOK_S, MAKE_S, NO_CONSUMER, ApiError, call
 from streams.jetstream.connection import Connection, RequestError
 from streams.ports import Delivery, LogUnavailable
 
@@ -145,7 +145,7 @@ class JetStreamConsumer:
         """The number of the consumer's last delivery, on a consumer that stands right after `_last`."""
         where = f"{self._stream}.{self._name}"
         try:
-            info = await call(self._connection, f"CONSUMER.INFO.{where}")
+            info = await call(self._connection, f"CONSUMER.INFO.{where}", timeout_s=LOOK_S)
         except ApiError as error:
             if error.err_code != NO_CONSUMER:
                 raise
@@ -165,12 +165,13 @@ class JetStreamConsumer:
             "replay_policy": "instant",
             "mem_storage": True,
         }
-        await call(self._connection, f"CONSUMER.CREATE.{where}", {"stream_name": self._stream, "config": config})
+        wanted = {"stream_name": self._stream, "config": config}
+        await call(self._connection, f"CONSUMER.CREATE.{where}", wanted, timeout_s=MAKE_S)
         return 0
 
     async def _delete(self, where: str) -> None:
         try:
-            await call(self._connection, f"CONSUMER.DELETE.{where}")
+            await call(self._connection, f"CONSUMER.DELETE.{where}", timeout_s=MAKE_S)
         except ApiError as error:
             if error.err_code != NO_CONSUMER:
                 raise

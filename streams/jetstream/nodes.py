@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from streams.jetstream.api import STREAM_DIFFERS, ApiError, call
+from streams.jetstream.api import MAKE_S, STREAM_DIFFERS, ApiError, call
 from streams.jetstream.connection import Connection, NobodyAnswers, RequestError
 from streams.jetstream.publisher import Publisher
 from streams.jetstream.reader import END_OF_PAGE, NOT_FOUND
@@ -15,7 +15,7 @@ BUCKET = "KV_NODES"
 KEYS = "$KV.NODES."
 OPERATION = "KV-Operation"  # of NATS KV: DEL marks a deleted key
 SCAN_S = 0.25  # an expiry tells nobody, so we look: well inside the second that the port allows
-SCAN_TIMEOUT_S = 2.0
+SCAN_TIMEOUT_S = 1.0
 
 
 class JetStreamNodes:
@@ -91,7 +91,7 @@ class JetStreamNodes:
             "allow_direct": True,
         }
         try:
-            await call(self._connection, f"STREAM.CREATE.{BUCKET}", config)
+            await call(self._connection, f"STREAM.CREATE.{BUCKET}", config, timeout_s=MAKE_S)
         except ApiError as error:
             if error.err_code != STREAM_DIFFERS:  # made with another number of replicas: it does
                 raise
