@@ -29,9 +29,9 @@ from api.push_metrics import CLOSED, SESSIONS
 from api.resume import Resume
 from api.sessions import Began, CloseCode, DeviceInfo, Flusher, Outlet, Session, SessionLimits
 from api.tail import PositionReader, Tail
-from api.turns import Crowded, Turns
 from api.testimony import Witness
 from api.trail import Trail
+from api.turns import Crowded, Turns
 from api.typing import Typing
 from domain.errors import Unavailable
 from domain.events import DeviceRevoked

@@ -20,6 +20,7 @@ COMMANDS = {
     "nodes": ("runtime.cli.nodes:nodes", "Show the nodes of a deployment: roles, partitions, what waits."),
     "verify": ("runtime.cli.verify:verify", "Compare the log with the read models."),
     "trace": ("runtime.cli.trace:trace_message", "What happened to a message, and why somebody did not see it."),
+    "dead": ("runtime.cli.dead:app", "List and replay events that a projection could not apply."),
     "bench": ("runtime.cli.bench:app", "Put load on a running server and measure it."),
 }
 

@@ -100,6 +100,22 @@ async def test_a_retry_older_than_every_receipt_in_memory_is_still_one_message(l
     await assert_whole(log, conversation)
 
 
+async def test_without_the_receipts_of_long_ago_a_conversation_goes_on(log: FaultyLog) -> None:
+    receipts = LogReceipts(log)
+    async with writing(log, receipts=receipts) as writer:
+        conversation = await create(writer, "bob")
+        await post(writer, conversation, "old")
+        await asyncio.gather(*(writer.submit(message(conversation, f"m{i}")) for i in range(RECEIPTS_MAX)))
+        receipts.available = False
+        names = ["old", "m1", "m2"]  # the first is looked up; the others are among the receipts, and wait behind it
+        outcomes = await asyncio.gather(
+            *(writer.submit(message(conversation, name)) for name in names), return_exceptions=True
+        )
+    assert isinstance(outcomes[0], Unavailable)
+    assert [outcome.duplicate for outcome in outcomes[1:] if isinstance(outcome, MessageResult)] == [True, True]
+    await assert_whole(log, conversation)
+
+
 async def test_a_new_writer_continues_where_the_old_one_ended(log: FaultyLog) -> None:
     async with writing(log) as writer:
         conversation = await create(writer, "bob")
@@ -110,6 +126,19 @@ async def test_a_new_writer_continues_where_the_old_one_ended(log: FaultyLog) ->
     assert second.seq == 2
     assert again.duplicate
     await assert_whole(log, conversation)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Rr-At": "yesterday"}])
+async def test_what_is_no_event_does_not_end_a_partition(log: FaultyLog, headers: dict[str, str]) -> None:
+    garbage = Record("conv.0.77", b"\xc1", headers)
+    async with writing(log) as writer:
+        conversation = await create(writer, "bob")
+        await post(writer, conversation, "m1")
+        await log.append(STREAM, [garbage], expected_last_sequence=await log.last_sequence(STREAM))
+        assert (await post(writer, conversation, "m2")).seq == 2
+    await log.append(STREAM, [garbage], expected_last_sequence=await log.last_sequence(STREAM))
+    async with writing(log) as writer:
+        assert (await post(writer, conversation, "m3")).seq == 3
 
 
 async def test_a_conversation_evicted_from_memory_comes_back_whole(log: FaultyLog) -> None:
