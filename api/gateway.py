@@ -18,7 +18,6 @@ from typing import Any, Final, Protocol
 import structlog
 
 from api.audit import Audit
-from api.errors import RateLimited
 from api.feeds import Feeds
 from api.frames import joins, own_frame, revoked_device
 from api.listening import Listener, Listening
@@ -26,12 +25,13 @@ from api.live import EventReader
 from api.position import Position
 from api.presence import STATUS, Presence
 from api.push_metrics import CLOSED, SESSIONS
+from api.refusals import Draining, Full, TooManySessions
 from api.resume import Resume
-from api.sessions import Began, CloseCode, DeviceInfo, Flusher, Outlet, Session, SessionLimits
+from api.sessions import Began, CloseCode, DeviceInfo, Flusher, Outlet, Session, SessionLimits, tick_all
 from api.tail import PositionReader, Tail
 from api.testimony import Witness
 from api.trail import Trail
-from api.turns import Crowded, Turns
+from api.turns import Turns
 from api.typing import Typing
 from domain.errors import Unavailable
 from domain.events import DeviceRevoked
@@ -46,7 +46,6 @@ from streams.ports import Bus, Log, Signal
 
 LOSS_SPREAD_S: Final = 2.0  # over which sessions are told that their position is lost
 TICK_S: Final = 1.0
-TICKED_MAX: Final = 256  # sessions in one turn of the loop: 10,000 that are all due for a ping would stop it for 0.1 s
 BEGINNING_MAX: Final = 128  # sessions at once: they fill two rounds of look-ups, and a turn of the loop stays short
 WAITING_MAX: Final = 5_000  # for their turn: about what is let in while a client waits
 
@@ -57,18 +56,6 @@ log_ = structlog.get_logger(__name__)
 
 class Reader(EventReader, PositionReader, Protocol):
     """What the gateway asks of `projections.queries.Queries`."""
-
-
-class TooManySessions(RateLimited):
-    """The user has as many sessions here as one may have."""
-
-
-class Full(Crowded):
-    """This gateway holds as many sessions as it may."""
-
-
-class Draining(Unavailable):
-    """This gateway lets no session in any more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -380,21 +367,13 @@ class Gateway:
         try:
             while True:
                 await asyncio.sleep(tick_s)
-                await self._tick(ping_s, tick_s)
+                await tick_all(list(self._sessions), self._loop.time(), ping_s, tick_s)
                 self._feeds.close_idle()
         finally:
             await self.drain(0)
             for task in lasting:
                 task.cancel()
             await self._stop()
-
-    async def _tick(self, ping_s: float, tick_s: float) -> None:
-        """Have all sessions look at the clock, not so many at a time that the others wait for it."""
-        sessions, now_s = list(self._sessions), self._loop.time()
-        for start in range(0, len(sessions), TICKED_MAX):
-            for session in sessions[start : start + TICKED_MAX]:
-                session.tick(now_s, ping_s, tick_s)
-            await asyncio.sleep(0)
 
     async def _stop(self) -> None:
         self._feeds.close()

@@ -10,11 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from domain.errors import Unavailable
-
-
-class Crowded(Unavailable):
-    """As many wait here as can be served while they have patience; come again, elsewhere if there is another."""
+from api.refusals import Crowded
 
 
 class Turns:

@@ -18,14 +18,13 @@ from api.decoding import decode
 from api.envelope import Connected, ConnectRequest, Violation, parsed
 from api.errors import ApiError, Unauthenticated, error_fields, problem
 from api.frames import ALIVE, Frame, answer_frame, cursor_frame, error_frame
-from api.gateway import Draining, TooManySessions
 from api.handshake import Handshake, refused
 from api.methods import METHODS, Caller
 from api.position import Position
+from api.refusals import Crowded, Draining, TooManySessions
 from api.schema import MessageAck
 from api.sessions import CloseCode, DeviceInfo, Session
 from api.socket import Socket
-from api.turns import Crowded
 from commands.messages import MessageResult
 from domain.errors import DomainError, Invalid, Revoked, Unavailable
 from domain.ids import parse_id

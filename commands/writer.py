@@ -29,7 +29,8 @@ from domain.errors import DomainError, Unavailable
 from domain.ids import IdSequence
 from domain.users import TooSoon
 from streams import subjects
-from streams.ports import BATCH_MAX, AppendUnknown, Delivery, Log, LogError, LogUnavailable, WrongSequence
+from streams.codec import decided_ms
+from streams.ports import BATCH_MAX, AppendUnknown, Log, LogError, LogUnavailable, WrongSequence
 
 GROUP_COMMANDS_MAX = 256  # more gain nothing (facts: 200 → 9 ms) and hold up the loop longer
 GROUP_BYTES_MAX = 512 * 1024
@@ -314,7 +315,7 @@ class PartitionWriter:
             self._expected = await self._log.last_sequence(self.stream)
             return
         # 2 ms on: the last event's id may have borrowed from the millisecond after its time (`IdSequence`).
-        self._ids.newest_ms = max(self._ids.newest_ms, _decided_ms(last) + 2)
+        self._ids.newest_ms = max(self._ids.newest_ms, decided_ms(last) + 2)
         self._expected = last.sequence
 
     def _forget(self) -> None:
@@ -390,14 +391,3 @@ class PartitionWriter:
 def _named(waiting: Iterable[Pending]) -> list[str]:
     """The requests that commands are of, for a log line about them."""
     return [pending.command.correlation_id for pending in islice(waiting, NAMED_MAX)]
-
-
-def _decided_ms(last: Delivery) -> int:
-    """When an event was decided, in Unix milliseconds; of what is no event of ours, when it was stored.
-
-    Who may publish can put anything at the end of a partition. It must not be the end of the partition.
-    """
-    try:
-        return int(last.headers[subjects.OCCURRED_AT])
-    except (KeyError, ValueError):
-        return int(last.stored_at.timestamp() * 1000)

@@ -104,3 +104,14 @@ def event_version(headers: Mapping[str, str]) -> int:
 def occurred_at(headers: Mapping[str, str]) -> datetime:
     """When an event was decided, from its headers alone."""
     return datetime.fromtimestamp(int(headers[subjects.OCCURRED_AT]) / 1000, UTC)
+
+
+def decided_ms(delivery: Delivery) -> int:
+    """When an event was decided, in Unix milliseconds; of what is no event of ours, when it was stored.
+
+    Who may publish can put anything at the end of a partition. It must not be the end of the partition.
+    """
+    try:
+        return int(delivery.headers[subjects.OCCURRED_AT])
+    except (KeyError, ValueError):
+        return int(delivery.stored_at.timestamp() * 1000)

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from api.turns import Crowded, Turns
+from api.refusals import Crowded
+from api.turns import Turns
 
 
 async def _begin(turns: Turns, number: int, began: list[int], end: asyncio.Event) -> None:
