@@ -92,7 +92,12 @@ class NatsAdapter:
         """A connection for a moment."""
         try:
             connection = await nats.connect(
-                self._url, connect_timeout=int(CONNECT_S), allow_reconnect=False, error_cb=_ignore
+                self._url,
+                connect_timeout=int(CONNECT_S),
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                error_cb=_ignore,
             )
             try:
                 yield connection
