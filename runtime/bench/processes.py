@@ -8,12 +8,16 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from runtime.bench.errors import BenchError
+from runtime.bench.mark import now_us
+
 Plan = TypeVar("Plan")
 Outcome = TypeVar("Outcome")
-Ready = Callable[[], Awaitable[None]]
+Ready = Callable[[], Awaitable[int]]  # answers when all begin, by `now_us()`
+HEADSTART_US = 50_000  # from when all are ready until they begin: for the word to reach each of them
 
 
-class WorkerFailed(Exception):
+class WorkerFailed(BenchError):
     """A process ended with an error; its text."""
 
 
@@ -41,8 +45,9 @@ def run(work: Callable[[Plan, Ready], Awaitable[Outcome]], plans: Sequence[Plan]
             workers.append(worker)
         for pipe in pipes:
             _receive(pipe)
+        start_us = now_us() + HEADSTART_US
         for pipe in pipes:
-            pipe.send("go")
+            pipe.send(start_us)
         return [_receive(pipe) for pipe in pipes]
     finally:
         for pipe in pipes:
@@ -53,11 +58,11 @@ def run(work: Callable[[Plan, Ready], Awaitable[Outcome]], plans: Sequence[Plan]
 
 
 async def _alone(work: Callable[[Plan, Ready], Awaitable[Outcome]], plan: Plan) -> Outcome:
-    return await work(plan, _no_wait)
+    return await work(plan, _at_once)
 
 
-async def _no_wait() -> None:
-    pass
+async def _at_once() -> int:
+    return now_us()
 
 
 def _receive(pipe: Connection) -> Any:
@@ -71,9 +76,9 @@ def _receive(pipe: Connection) -> Any:
 
 
 def _main(work: Callable[[Any, Ready], Awaitable[Any]], plan: Any, pipe: Connection) -> None:
-    async def ready() -> None:
+    async def ready() -> int:
         pipe.send((True, None))
-        await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+        return int(await asyncio.get_running_loop().run_in_executor(None, pipe.recv))
 
     async def main() -> Any:
         return await work(plan, ready)
