@@ -8,7 +8,7 @@ it are held back as well. Cutting is the other kind: connections are reset, and 
 import asyncio
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -23,22 +23,18 @@ class Proxy:
 
     Attributes:
         port: where it listens, from `start` on.
+        target: host and port of the server; connections made from now on go there.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str = "", port: int = 0) -> None:
         self.port = 0
-        self._target = (host, port)
+        self.target = (host, port)
         self._server: asyncio.Server | None = None
         self._to_server = asyncio.Event()
         self._to_client = asyncio.Event()
         self._refusing = False
         self._links: set[asyncio.Task[None]] = set()
         self.heal()
-
-    @property
-    def target_port(self) -> int:
-        """Of the server behind it."""
-        return self._target[1]
 
     async def start(self) -> Self:
         """Listen on a port the OS gives."""
@@ -89,7 +85,7 @@ class Proxy:
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._to_server.wait()
-        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        server_reader, server_writer = await asyncio.open_connection(*self.target)
         ways = [
             asyncio.create_task(_pump(reader, server_writer, self._to_server)),
             asyncio.create_task(_pump(server_reader, writer, self._to_client)),
@@ -121,42 +117,40 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, may_
 class Network:
     """Proxies in front of several servers, which are partitioned together: the network of one process."""
 
-    def __init__(self) -> None:
-        self._proxies: dict[int, Proxy] = {}
+    def __init__(self, proxies: Sequence[Proxy]) -> None:
+        self._proxies = proxies
 
-    async def through(self, urls: str) -> str:
-        """The same URLs (one, or several with commas between), but through proxies, which are started."""
+    @classmethod
+    async def start(cls, servers: int) -> "Network":
+        """A network to so many servers, which need not be there yet."""
+        return cls([await Proxy().start() for _ in range(servers)])
+
+    def through(self, urls: str) -> str:
+        """The same URLs (one, or several with commas between), but through the proxies, from now on theirs."""
         through = []
-        for url in urls.split(","):
+        for url, proxy in zip(urls.split(","), self._proxies, strict=True):
             parts = urlsplit(url)
             assert parts.hostname is not None
             assert parts.port is not None
-            if parts.port not in self._proxies:
-                self._proxies[parts.port] = await Proxy(parts.hostname, parts.port).start()
+            proxy.target = (parts.hostname, parts.port)
             user, at, _ = parts.netloc.rpartition("@")
-            netloc = f"{user}{at}127.0.0.1:{self._proxies[parts.port].port}"
-            through.append(urlunsplit(parts._replace(netloc=netloc)))
+            through.append(urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{proxy.port}")))
         return ",".join(through)
 
     def hold(self, *, to_server: bool, to_client: bool) -> None:
         """See `Proxy.hold`."""
-        for proxy in self._proxies.values():
+        for proxy in self._proxies:
             proxy.hold(to_server=to_server, to_client=to_client)
 
     async def cut(self) -> None:
         """See `Proxy.cut`."""
-        await asyncio.gather(*(proxy.cut() for proxy in self._proxies.values()))
+        await asyncio.gather(*(proxy.cut() for proxy in self._proxies))
 
     def heal(self) -> None:
         """See `Proxy.heal`."""
-        for proxy in self._proxies.values():
+        for proxy in self._proxies:
             proxy.heal()
-
-    @property
-    def ports(self) -> Mapping[int, int]:
-        """The proxies' ports, by the servers'."""
-        return {server: proxy.port for server, proxy in self._proxies.items()}
 
     async def stop(self) -> None:
         """Stop all."""
-        await asyncio.gather(*(proxy.stop() for proxy in self._proxies.values()))
+        await asyncio.gather(*(proxy.stop() for proxy in self._proxies))

@@ -122,12 +122,13 @@ async def test_nobody_is_told_of_a_way_around_the_proxy() -> None:
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    network = Network()
+    network = await Network.start(1)
     port = server.sockets[0].getsockname()[1]
-    url = await network.through(f"nats://user:word@127.0.0.1:{port}")
-    assert url == f"nats://user:word@127.0.0.1:{network.ports[port]}"
+    url = network.through(f"nats://user:word@127.0.0.1:{port}")
+    assert url.startswith("nats://user:word@127.0.0.1:")
+    assert not url.endswith(f":{port}")
     async with AsyncExitStack() as stack:
-        reader, _ = await connected(stack, network.ports[port])
+        reader, _ = await connected(stack, int(url.rpartition(":")[2]))
         assert await reader.readline() == b'INFO {"server_id":"x","max_payload":9} \r\n'
     await network.stop()
     server.close()

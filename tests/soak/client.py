@@ -9,7 +9,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -27,6 +27,18 @@ _connected = msgspec.json.Decoder(Connected).decode
 _encode = msgspec.json.Encoder().encode
 
 
+class Watcher(Protocol):
+    """Who is told of what happens to a client."""
+
+    def delivered(self, event: Event, raw: bytes) -> None:
+        """It was pushed an event, or pulled one that it had not; `raw` is its JSON."""
+        ...
+
+    def ended(self) -> None:
+        """Its session ended: what it asked and was not answered never will be."""
+        ...
+
+
 class Client:
     """A client.
 
@@ -35,10 +47,12 @@ class Client:
         gateways: their URLs.
         known: the versions of its conversations from which on it is to be given everything.
         draw: its randomness.
+        watcher: is told.
 
     Attributes:
         account: what it has.
         current: whether it is connected, and has what it had missed.
+        gateways: their URLs; they may be others after a while.
     """
 
     def __init__(
@@ -49,13 +63,15 @@ class Client:
         known: dict[str, int],
         tally: Tally,
         draw: random.Random,
+        watcher: Watcher | None = None,
     ) -> None:
         self.account = account
         self.current = False
         self._token = token
-        self._gateways = list(gateways)
+        self.gateways = list(gateways)
         self._tally = tally
         self._draw = draw
+        self._watcher = watcher
         self._holdings = account.holdings
         self._holdings.update({id_: Holding.after(version) for id_, version in known.items()})
         self._cursor: str | None = None
@@ -106,10 +122,10 @@ class Client:
         """A session of any gateway that answers, tried with ever longer waits, spread."""
         wait_s = FIRST_WAIT_S
         while True:
-            for gateway in self._draw.sample(range(len(self._gateways)), len(self._gateways)):
+            for gateway in self._draw.sample(range(len(self.gateways)), len(self.gateways)):
                 spoilt = self._cursor is not None and self._tally.spoils(self._draw)
                 try:
-                    socket = await open_socket(self._gateways[gateway], "", hello=self._hello(spoilt=spoilt))
+                    socket = await open_socket(self.gateways[gateway], "", hello=self._hello(spoilt=spoilt))
                 except ClientError as error:
                     self._tally.failed(error)
                     continue
@@ -169,6 +185,8 @@ class Client:
             self._pulling.cancel()
             self._pulling = None
         self._asked.clear()
+        if self._watcher is not None:
+            self._watcher.ended()
         if self._leaving:
             return
         self._tally.errors[str(closed)] += 1
@@ -207,6 +225,8 @@ class Client:
         holding = self._holdings.get(event.conversation_id)
         if holding is None:
             holding = self._holdings[event.conversation_id] = Holding.after(event.version - 1)
+        if self._watcher is not None:
+            self._watcher.delivered(event, raw)
         arrival = holding.push(event.version, raw)
         if arrival is Arrival.NEW:
             self._fold(holding, event)
@@ -228,6 +248,8 @@ class Client:
                 return  # from before the user came
             holding = self._holdings[event.conversation_id] = Holding.after(event.version - 1)
         if holding.pull(event.version, raw):
+            if self._watcher is not None:
+                self._watcher.delivered(event, raw)
             self._tally.pulled += 1
             self._fold(holding, event)
 
@@ -280,6 +302,11 @@ class Client:
             holding.read_seq = max(holding.read_seq, read_seq)
 
     # -- what it asks ---------------------------------------------------------------------------------------
+
+    @property
+    def has_session(self) -> bool:
+        """Whether it can ask anything now."""
+        return self._socket is not None
 
     def ask(self, method: str, parameters: object, answered: Callable[[msgspec.Raw, msgspec.Raw], None]) -> None:
         """Make a request of the session that stands. A session that ends first never answers."""

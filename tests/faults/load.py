@@ -1,0 +1,373 @@
+"""The load under which faults are injected: clients that post by a plan, whatever becomes of it, and are pushed to.
+
+It is an open loop: messages are due when the plan says, not when the server has time for them. A message whose outcome
+is not known is mostly sent again, through the same door or another, as clients do; some are left as they are, so that
+both kinds of unknown outcomes are seen. Every attempt is recorded when its outcome is known.
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from runtime.client import ApiError, ClientError, HttpClient
+from tests.faults.population import Made
+from tests.faults.recording import ACCOUNTS, ATTEMPTS, DELIVERED, Attempt, Delivered, Outcome, Recorder, digest_of
+from tests.soak.client import Client
+from tests.soak.holding import Account
+from tests.soak.tally import Tally
+from tests.soak.wire import Event, Refusal
+
+TICK_S: Final = 0.01
+HTTP_SHARE: Final = 0.15  # of the attempts; the others go by WebSocket
+HTTP_TIMEOUT_S: Final = 12.0
+HTTP_AT_ONCE: Final = 100  # more wait for nothing: in an outage each waits for its time-out
+ASKED_MAX: Final = 200  # a session may have 256 requests under way
+AGAIN_SHARE: Final = 0.75  # of the attempts whose outcome is not known are repeated
+AGAIN_S: Final = (0.2, 1.0)
+AGAIN_MAX: Final = 4_000  # messages that wait to be repeated; what would be more is left unknown
+DUPLICATE_SHARE: Final = 0.03  # of the acked messages are sent once more, for no reason
+DUPLICATE_S: Final = (0.0, 5.0)
+READS_A_MESSAGE: Final = 0.05
+PING_S: Final = 15.0
+WITHOUT_EFFECT: Final = "unsent"  # code of attempts that never left
+
+# An answer of these codes says that the outcome is not known; `unavailable` by the protocol's own words.
+UNKNOWN_CODES: Final = frozenset({"unavailable", "internal", "unknown"})
+
+
+class Message(msgspec.Struct):
+    """One message to be posted, until it is acked, refused or left."""
+
+    client_msg_id: str
+    sender: "Sender"
+    conversation: str
+    text: str
+    intended_s: float
+    acked: bool = False
+
+
+class _Ack(msgspec.Struct):
+    message_id: str
+    seq: int
+    version: int
+    duplicate: bool = False
+
+
+class Sender:
+    """A user with a telephone that is pushed to and posts, and with HTTP.
+
+    Attributes:
+        client: the telephone.
+    """
+
+    def __init__(self, load: "Load", user_id: str, token: str, gateways: Sequence[str], known: dict[str, int]) -> None:
+        self.user_id = user_id
+        self.under_way: dict[int, tuple[Message, float]] = {}  # asked by WebSocket, by number
+        self.http = [HttpClient(url, token, timeout_s=HTTP_TIMEOUT_S) for url in gateways]
+        self._token = token
+        self._closing: list[HttpClient] = []  # of gateways that were elsewhere
+        self.client = Client(
+            Account(f"{user_id}/phone", user_id), token, gateways, known, load.tally, load.draw, watcher=self
+        )
+        self._load = load
+        self._sessions = 0
+        self._numbers = itertools.count(1)
+
+    # -- the client's watcher -------------------------------------------------------------------------------
+
+    def delivered(self, event: Event, raw: bytes) -> None:
+        """See `tests.soak.client.Watcher`."""
+        line = Delivered(self.client.account.client, event.conversation_id, event.version, digest_of(raw))
+        self._load.recorder.write(DELIVERED, line)
+
+    def ended(self) -> None:
+        """Nothing that is under way will be answered."""
+        self.give_up("the session ended")
+        self._sessions += 1
+
+    # -- posting --------------------------------------------------------------------------------------------
+
+    def ask(self, message: Message) -> None:
+        """Try by WebSocket."""
+        if not self.client.has_session or len(self.under_way) >= ASKED_MAX:
+            at_s = time.monotonic()
+            self._load.settle(message, "", 0, at_s, "refused", WITHOUT_EFFECT)
+            return
+        number, session, sent_s = next(self._numbers), f"{self.user_id}/{self._sessions}", time.monotonic()
+        self.under_way[number] = (message, sent_s)
+
+        def answered(ok: msgspec.Raw, error: msgspec.Raw) -> None:
+            if self.under_way.pop(number, None) is None:
+                return
+            if ok:
+                self._load.settle(message, session, number, sent_s, "acked", ack=_ack(ok))
+            else:
+                code = msgspec.json.decode(error, type=Refusal).code
+                self._load.settle(message, session, number, sent_s, _outcome(code), code)
+
+        body = {"type": "text", "text": message.text}
+        parameters = {
+            "conversation_id": message.conversation,
+            "client_msg_id": message.client_msg_id,
+            "body": body,
+        }
+        self.client.ask("send", parameters, answered)
+
+    async def post(self, message: Message) -> None:
+        """Try by HTTP, where nothing says in which order requests are served: each is a session of its own."""
+        http, sent_s = self._load.draw.choice(self.http), time.monotonic()
+        number = next(self._numbers)
+        session = f"{self.user_id}/http/{number}"
+        try:
+            answer = await http.post(message.conversation, message.text, client_msg_id=message.client_msg_id)
+        except ApiError as error:
+            self._load.settle(message, session, number, sent_s, _outcome(error.code), error.code)
+        except ClientError as error:
+            self._load.settle(message, session, number, sent_s, "unknown", type(error).__name__)
+        else:
+            self._load.settle(message, session, number, sent_s, "acked", ack=msgspec.convert(answer, _Ack))
+
+    def move(self, gateways: Sequence[str]) -> None:
+        """The gateways are elsewhere from now on."""
+        self.client.gateways = list(gateways)
+        self._closing += self.http
+        self.http = [HttpClient(url, self._token, timeout_s=HTTP_TIMEOUT_S) for url in gateways]
+
+    def give_up(self, why: str) -> None:
+        """Wait for no answer any more."""
+        for number, (message, sent_s) in list(self.under_way.items()):
+            del self.under_way[number]
+            self._load.settle(message, f"{self.user_id}/{self._sessions}", number, sent_s, "unknown", why)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        for http in (*self.http, *self._closing):
+            await http.close()
+
+
+class Load:
+    """The senders of one case, and what they post.
+
+    Args:
+        conversations: made, with their ids.
+        rate: messages a second, in all.
+
+    Attributes:
+        acked: messages acked so far.
+        shed: messages that were due and not even tried, because too many were under way.
+    """
+
+    def __init__(
+        self,
+        conversations: Sequence[Made],
+        gateways: Sequence[str],
+        token: Callable[[str], str],
+        recorder: Recorder,
+        *,
+        rate: float,
+        draw: random.Random,
+    ) -> None:
+        self.recorder = recorder
+        self.draw = draw
+        self.tally = Tally()
+        self.acked = self.shed = 0
+        self.codes: Counter[str] = Counter()
+        self._conversations = conversations
+        self._rate = rate
+        users = sorted({user_id for made in conversations for user_id in made.members})
+        self._senders = {
+            user_id: Sender(
+                self,
+                user_id,
+                token(user_id),
+                gateways,
+                {made.conversation_id: made.version for made in conversations if user_id in made.members},
+            )
+            for user_id in users
+        }
+        self._again = 0
+        self._stopping = False
+        self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._living: list[asyncio.Task[None]] = []
+        self._posting: asyncio.Task[None] | None = None
+
+    @property
+    def clients(self) -> list[Client]:
+        """Those that are pushed to."""
+        return [sender.client for sender in self._senders.values()]
+
+    async def connect(self, patience_s: float) -> None:
+        """Connect all clients. TimeoutError when they are not let in."""
+        self._living = [asyncio.create_task(client.run()) for client in self.clients]
+        self._living.append(asyncio.create_task(self._ping()))
+        async with asyncio.timeout(patience_s):
+            while not all(client.current for client in self.clients):
+                await asyncio.sleep(TICK_S)
+
+    def move(self, gateways: Sequence[str]) -> None:
+        """The gateways are elsewhere from now on."""
+        for sender in self._senders.values():
+            sender.move(gateways)
+
+    def begin(self) -> None:
+        """Post by the plan until `end`."""
+        self._posting = asyncio.create_task(self._post())
+
+    async def end(self, patience_s: float) -> None:
+        """Post nothing new, repeat what is not known until it is, and then wait for no answer any more."""
+        assert self._posting is not None
+        self._posting.cancel()
+        await asyncio.gather(self._posting, return_exceptions=True)
+        give_up_s = time.monotonic() + patience_s
+        while self._again or any(sender.under_way for sender in self._senders.values()) or self._tasks:
+            if time.monotonic() > give_up_s:
+                break
+            await asyncio.sleep(TICK_S)
+        self._stopping = True
+        for sender in self._senders.values():
+            sender.give_up("the run ended")
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._raise()
+
+    async def settled(self, targets: dict[str, dict[str, int]], patience_s: float) -> bool:
+        """Wait until every client has everything; whether it has.
+
+        Args:
+            targets: for each user the version to be reached in each conversation.
+        """
+        give_up_s = time.monotonic() + patience_s
+        while any(
+            not sender.client.current
+            or any(sender.client.version(id_) < version for id_, version in targets.get(user_id, {}).items())
+            for user_id, sender in self._senders.items()
+        ):
+            self._raise()
+            if time.monotonic() > give_up_s:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+    async def close(self) -> None:
+        """Disconnect, and record what each client has."""
+        for task in self._living:
+            task.cancel()
+        await asyncio.gather(*self._living, return_exceptions=True)
+        for sender in self._senders.values():
+            sender.client.leave(0, silently=True)
+            self.recorder.write(ACCOUNTS, sender.client.account)
+            await sender.close()
+
+    # -- what comes of an attempt ---------------------------------------------------------------------------
+
+    def settle(
+        self,
+        message: Message,
+        session: str,
+        number: int,
+        sent_s: float,
+        outcome: Outcome,
+        code: str = "",
+        ack: _Ack | None = None,
+    ) -> None:
+        """Record an attempt whose outcome is known, and decide what the client does next."""
+        attempt = Attempt(
+            message.client_msg_id,
+            message.sender.user_id,
+            message.conversation,
+            session,
+            number,
+            message.intended_s,
+            sent_s,
+            time.monotonic(),
+            digest_of(message.text.encode()),
+            outcome,
+            code,
+        )
+        if ack is not None:
+            attempt = msgspec.structs.replace(
+                attempt, seq=ack.seq, version=ack.version, message_id=ack.message_id, duplicate=ack.duplicate
+            )
+            if not message.acked:
+                message.acked = True
+                self.acked += 1
+                if self.draw.random() < DUPLICATE_SHARE:
+                    self._later(message, self.draw.uniform(*DUPLICATE_S))
+        else:
+            self.codes[code] += 1
+        self.recorder.write(ATTEMPTS, attempt)
+        undecided = outcome == "unknown" or code == WITHOUT_EFFECT
+        if undecided and not message.acked and self._again < AGAIN_MAX and self.draw.random() < AGAIN_SHARE:
+            self._later(message, self.draw.uniform(*AGAIN_S))
+
+    def _later(self, message: Message, after_s: float) -> None:
+        if self._stopping:
+            return
+        self._again += 1
+
+        def again() -> None:
+            self._again -= 1
+            if not self._stopping:
+                self._try(message)
+
+        asyncio.get_running_loop().call_later(after_s, again)
+
+    def _try(self, message: Message) -> None:
+        if self.draw.random() < HTTP_SHARE and len(self._tasks) < HTTP_AT_ONCE:
+            self._spawn(message.sender.post(message))
+        else:
+            message.sender.ask(message)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- the plan -------------------------------------------------------------------------------------------
+
+    async def _post(self) -> None:
+        began_s, due = time.monotonic(), 0
+        while True:
+            await asyncio.sleep(TICK_S)
+            while (intended_s := began_s + due / self._rate) <= time.monotonic():
+                due += 1
+                self._post_one(intended_s)
+
+    def _post_one(self, intended_s: float) -> None:
+        made = self.draw.choice(self._conversations)
+        sender = self._senders[self.draw.choice(made.members)]
+        if len(sender.under_way) >= ASKED_MAX or self._again >= AGAIN_MAX:
+            self.shed += 1
+            return
+        number = next(self._numbers)
+        text = f"{number} " + "fault " * self.draw.randint(1, 20)
+        self._try(Message(f"m{number}", sender, made.conversation_id, text, intended_s))
+        if self.draw.random() < READS_A_MESSAGE and sender.client.may_post(made.conversation_id):
+            sender.client.read(made.conversation_id)
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(PING_S)
+            for client in self.clients:
+                client.ping()
+
+    def _raise(self) -> None:
+        """What a task of ours ended with is an error of the harness, not of what it looks at."""
+        for task in self._living:
+            if task.done() and not task.cancelled():
+                task.result()
+
+
+def _outcome(code: str) -> Outcome:
+    return "unknown" if code in UNKNOWN_CODES else "refused"
+
+
+_ack = msgspec.json.Decoder(_Ack).decode
