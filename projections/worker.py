@@ -8,6 +8,7 @@ A checkpoint is the truth about what is applied. It is moved on the condition th
 it, so of two workers that both think they own a partition one applies each event and the other notices.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
@@ -26,6 +27,8 @@ from streams.ports import Delivery, Log, Record
 
 CONNECT_S = 5.0  # for a connection of the pool; then Postgres counts as down
 ERROR_MAX = 500  # characters of an error kept with a dead event
+TRIES = 3  # of an event alone, before it is buried: what fails for the moment's sake does not fail thrice
+TRY_AGAIN_S = 0.1
 
 # Told of a commit: the stream, events that were applied, and the sequence up to which everything is.
 OnCommit: TypeAlias = Callable[[str, Sequence[LoggedEvent], int], None]
@@ -164,12 +167,16 @@ class ProjectionWorker:
         for delivery in deliveries:
             if delivery.sequence <= self._checkpoints[projection.name]:
                 continue
-            try:
-                event = LoggedEvent(delivery.sequence, decode(delivery))
-                await self._apply([projection], [event], delivery.sequence)
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's or an outage
-                _raise_if_outage(error)
-                await self._bury(projection, delivery, error)
+            for tries in range(1, TRIES + 1):
+                try:
+                    event = LoggedEvent(delivery.sequence, decode(delivery))
+                    await self._apply([projection], [event], delivery.sequence)
+                    break
+                except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's or an outage
+                    _raise_if_outage(error)
+                    if tries == TRIES:
+                        await self._bury(projection, delivery, error)
+                await asyncio.sleep(TRY_AGAIN_S)
 
     async def _bury(self, projection: Projection, delivery: Delivery, error: Exception) -> None:
         """Keep an event that cannot be applied, then pass over it. A crash in between buries it twice."""

@@ -42,6 +42,7 @@ DEAD_STREAM: Final = "Rr-Dead-Stream"
 DEAD_SEQUENCE: Final = "Rr-Dead-Sequence"
 DEAD_SUBJECT: Final = "Rr-Dead-Subject"
 DEAD_ERROR: Final = "Rr-Dead-Error"
+DEAD_REPLAYED: Final = "Rr-Dead-Replayed"  # on a record of its own, later: which of DEAD has been applied since
 
 # JetStream's own, on what it republishes.
 NATS_STREAM: Final = "Nats-Stream"

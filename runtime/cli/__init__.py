@@ -19,6 +19,7 @@ COMMANDS = {
     "import": ("runtime.cli.import_irc:app", "Post logs of other chat systems."),
     "nodes": ("runtime.cli.nodes:nodes", "Show the nodes of a deployment: roles, partitions, what waits."),
     "verify": ("runtime.cli.verify:verify", "Compare the log with the read models."),
+    "dead": ("runtime.cli.dead:app", "List and replay events that a projection could not apply."),
     "bench": ("runtime.cli.bench:app", "Put load on a running server and measure it."),
 }
 
