@@ -33,7 +33,8 @@ TOKEN_S: Final = 24 * 3600.0
 HOUR_S: Final = 3600.0
 RECOVERY_S: Final = 60.0  # for what was stopped or killed to answer again
 LEADER_S: Final = 15.0  # elections take up to 10
-DISKS_MIB: Final = {"": 2048, **dict.fromkeys(NATS, 1024), "postgres": 3072}  # by the data directory's folder
+# By the data directory's folder. What is not on them (passwords, logs, the lock) is not what may be lost.
+DISKS_MIB: Final = {**dict.fromkeys(NATS, 1024), "postgres": 3072}
 
 
 class Site:
@@ -66,7 +67,7 @@ class Site:
         """
         if self._with_disks:
             for name, size_mib in DISKS_MIB.items():
-                image = self._folder / f"{name or 'data'}.ext4"
+                image = self._folder / f"{name}.ext4"
                 self._disks[name] = Disk.make(image, self._data_dir / name, size_mib=size_mib)
         for name in WRITERS:
             self._networks[name] = await Network.start(len(NATS))
@@ -79,7 +80,7 @@ class Site:
             await self.cluster.stop()
         for network in self._networks.values():
             await network.stop()
-        for disk in reversed(self._disks.values()):
+        for disk in self._disks.values():
             disk.remove()
 
     async def _start_cluster(self) -> None:
@@ -238,7 +239,7 @@ class Site:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
         await self.cluster.stop()
-        for disk in reversed(self._disks.values()):
+        for disk in self._disks.values():
             disk.unmount()
         for disk in self._disks.values():
             disk.mount()
