@@ -28,7 +28,7 @@ from domain.errors import DomainError, Unavailable
 from domain.ids import IdSequence
 from domain.users import TooSoon
 from streams import subjects
-from streams.ports import BATCH_MAX, AppendUnknown, Log, LogError, LogUnavailable, WrongSequence
+from streams.ports import BATCH_MAX, AppendUnknown, Delivery, Log, LogError, LogUnavailable, WrongSequence
 
 GROUP_COMMANDS_MAX = 256  # more gain nothing (facts: 200 → 9 ms) and hold up the loop longer
 GROUP_BYTES_MAX = 512 * 1024
@@ -292,7 +292,7 @@ class PartitionWriter:
             self._expected = await self._log.last_sequence(self.stream)
             return
         # 2 ms on: the last event's id may have borrowed from the millisecond after its time (`IdSequence`).
-        self._ids.newest_ms = max(self._ids.newest_ms, int(last.headers[subjects.OCCURRED_AT]) + 2)
+        self._ids.newest_ms = max(self._ids.newest_ms, _decided_ms(last) + 2)
         self._expected = last.sequence
 
     def _forget(self) -> None:
@@ -355,3 +355,14 @@ class PartitionWriter:
         task = self._loop.create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _decided_ms(last: Delivery) -> int:
+    """When an event was decided, in Unix milliseconds; of what is no event of ours, when it was stored.
+
+    Who may publish can put anything at the end of a partition. It must not be the end of the partition.
+    """
+    try:
+        return int(last.headers[subjects.OCCURRED_AT])
+    except (KeyError, ValueError):
+        return int(last.stored_at.timestamp() * 1000)

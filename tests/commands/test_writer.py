@@ -112,6 +112,19 @@ async def test_a_new_writer_continues_where_the_old_one_ended(log: FaultyLog) ->
     await assert_whole(log, conversation)
 
 
+@pytest.mark.parametrize("headers", [{}, {"Rr-At": "yesterday"}])
+async def test_what_is_no_event_does_not_end_a_partition(log: FaultyLog, headers: dict[str, str]) -> None:
+    garbage = Record("conv.0.77", b"\xc1", headers)
+    async with writing(log) as writer:
+        conversation = await create(writer, "bob")
+        await post(writer, conversation, "m1")
+        await log.append(STREAM, [garbage], expected_last_sequence=await log.last_sequence(STREAM))
+        assert (await post(writer, conversation, "m2")).seq == 2
+    await log.append(STREAM, [garbage], expected_last_sequence=await log.last_sequence(STREAM))
+    async with writing(log) as writer:
+        assert (await post(writer, conversation, "m3")).seq == 3
+
+
 async def test_a_conversation_evicted_from_memory_comes_back_whole(log: FaultyLog) -> None:
     async with writing(log, cache_bytes=1) as writer:
         conversations = [await create(writer, "bob") for _ in range(5)]
