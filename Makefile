@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test check bench soak
+.PHONY: help install up test check bench soak faults
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks with their floors
 
 soak: $(VENV)/.installed-dev ## 2,000 clients for 3 minutes, gateways killed; ARGS="--seconds 60 --seed 2" is passed on
 	@exec $(BIN)/python -m tests.soak $(ARGS)
+
+faults: $(VENV)/.installed-dev ## Faults into a cluster under load, every message accounted for; ARGS="--seed 2 --only power-lost"
+	@exec $(BIN)/python -m tests.faults $(ARGS)
 
 # Each stamp is newer than what it was made from, so that installing is done once. `-e` needs no build isolation:
 # the build's own requirements are in the lock as well, and nothing unlocked is fetched.

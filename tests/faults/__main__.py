@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 import uvloop
 
+from runtime import logs
 from runtime.cluster import PARTITIONS_MIN
 from tests.faults.course import planned
 from tests.faults.disks import CannotMount
@@ -42,6 +43,7 @@ def main(
         sys.stderr.write(f"no such case: {', '.join(unknown)}; there are {', '.join(CASES)}\n")
         raise typer.Exit(2)
     cases = [CASES[name] for name in names]
+    logs.configure(level="critical", form="text")  # that processes end and are started again is no news here
     for name, steps in planned(cases, seed=seed, scale=scale, partitions=PARTITIONS_MIN).items():
         _say(f"seed {seed}, {name}: {'; '.join(map(str, steps))}")
     with tempfile.TemporaryDirectory(prefix="riverrun-faults-", ignore_cleanup_errors=True) as folder:

@@ -27,11 +27,13 @@ class About(msgspec.Struct, frozen=True):
 
     Attributes:
         known: its conversations, each with the version that was there before clients came.
+        planted: what `riverrun verify` is to find, because it was put there: how it begins.
     """
 
     case: str
     seed: int
     known: dict[str, int]
+    planted: list[str] = []
 
 
 def check_folder(folder: Path) -> Verdict:
@@ -52,7 +54,7 @@ def check_folder(folder: Path) -> Verdict:
     check_sends(log, read(folder, ATTEMPTS, Attempt), verdict)
     check_deliveries(log, read(folder, DELIVERED, Delivered), verdict)
     check_clients(history, about.known, read(folder, ACCOUNTS, Account), verdict)
-    check_models(log, models, verdict)
+    check_models(log, models, verdict, planted=about.planted)
     return verdict
 
 

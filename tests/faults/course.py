@@ -5,7 +5,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +16,15 @@ from runtime.client import ClientError, HttpClient, Retry
 from streams import subjects
 from streams.codec import decode
 from streams.jetstream import JetStream
+from tests.faults import poison
 from tests.faults.availability import accepted_after, outages
 from tests.faults.check import ABOUT, MODELS, About, check_folder
+from tests.faults.crowd import EVERY_S, Crowd
 from tests.faults.load import Load
 from tests.faults.population import Made, populate
 from tests.faults.readings import Entry, Message, Models
 from tests.faults.recording import ATTEMPTS, LOG, Attempt, Recorder, digest_of, read
+from tests.faults.repeats import Repeats
 from tests.faults.schedule import Case, Step
 from tests.faults.site import Site
 from tests.faults.verdict import Verdict
@@ -47,7 +50,7 @@ class Result:
         hit: what was done, in words, with whom it hit.
         unavailable_s: of the partition that was longest without an ack, from the first fault on.
         again_s: from the end of the last fault to an ack in each partition.
-        codes: of the attempts that were not acked.
+        codes: of the attempts that were not acked, and what else went wrong for clients, in words.
     """
 
     case: str
@@ -95,9 +98,19 @@ class Course:
         self._rate = rate
         self._say = say
         self._partitions = site.settings.partitions
+        self._draw = random.Random(f"{seed}/{case.name}/course")
+        self._repeats: Repeats | None = None
+        self._crowd: Crowd | None = None
 
     async def run(self) -> Result:
         """Everything, from the first conversation to the verdict."""
+        try:
+            return await self._run()
+        finally:
+            if self._crowd is not None:
+                await self._crowd.end()
+
+    async def _run(self) -> Result:
         self.conversations = await self._make()
         self.load = Load(
             self.conversations,
@@ -125,7 +138,8 @@ class Course:
         await self._write_models()
         await self.load.close()
         self.recorder.close()
-        about = About(self.case.name, self.seed, {made.conversation_id: made.version for made in self.conversations})
+        known = {made.conversation_id: made.version for made in self.conversations}
+        about = About(self.case.name, self.seed, known, self.site.planted)
         (self.folder / ABOUT).write_bytes(msgspec.json.encode(about))
         partitions = {made.conversation_id: made.partition for made in self.conversations}
         attempts = list(read(self.folder, ATTEMPTS, Attempt))
@@ -138,7 +152,7 @@ class Course:
             again_s=max(accepted_after(attempts, partitions, from_s=healed_s).values()),
             shed=self.load.shed,
             hit=hit,
-            codes=self.load.codes,
+            codes=self.load.codes + self.load.tally.errors,
         )
 
     # -- the beginning --------------------------------------------------------------------------------------
@@ -164,9 +178,64 @@ class Course:
         for step in self.case.schedule(self.seed, scale=self._scale, partitions=self._partitions):
             self._say(f"{self.case.name}: {step}")
             await asyncio.sleep(step.after_s)
-            whom = await self.site.do(step)
+            whom = await self._do(step)
             hit.append(f"{step}" + (f" ({whom})" if whom != step.whom else ""))
         return hit
+
+    async def _do(self, step: Step) -> str:
+        """A fault of the deployment is the site's; what needs the load is here. Who was hit."""
+        match step.what:
+            case "fill a conversation" | "send twins" | "send again":
+                if self._repeats is None:
+                    self._repeats = Repeats(self.load, self.conversations[0], self._draw)
+                repeats = self._repeats
+                work = {"fill a conversation": repeats.fill, "send twins": repeats.twins, "send again": repeats.again}
+                await work[step.what]()
+            case "send again without":
+                assert self._repeats is not None
+                await asyncio.gather(self._repeats.again(), self.site.do(replace(step, what="stop")))
+            case "refuse a message":
+                await poison.refuse(self.site, self.load, self.conversations[0])
+            case "garble a partition":
+                await poison.garble(self.site, int(step.whom))
+            case "replay":
+                await poison.replay(self.site)
+            case "gather a crowd of":
+                self._crowd = Crowd(self.case.name, int(step.whom), self.site.gateway_urls, self.site.token)
+                self.conversations.append(await self._crowd.gather(self._partitions))
+                self._living = asyncio.create_task(self._post_to(self._crowd))
+            case "wait for the crowd":
+                await self._await_crowd()
+            case "dismiss the crowd":
+                await self._dismiss_crowd()
+            case _:
+                return await self.site.do(step)
+        return step.whom
+
+    async def _post_to(self, crowd: Crowd) -> None:
+        """Say something to all of them, every second."""
+        owner = self.load.outsider(crowd.owner)
+        while True:
+            self.load.by_http(self.load.message(owner, crowd.conversation_id, "to all"))
+            await asyncio.sleep(EVERY_S)
+
+    async def _await_crowd(self) -> None:
+        """Wait until all of the crowd have what there is."""
+        assert self._crowd is not None
+        async with HttpClient(self.site.gateway_urls[-1], self.site.token(self._crowd.owner)) as client:
+            crowd = self._crowd
+            view = await Retry(for_s=MAKE_S)(lambda: client.conversation(crowd.conversation_id))
+        lacking = await self._crowd.settled(view["version"])
+        if lacking:
+            self._say(f"{self.case.name}: {len(lacking)} of the crowd do not come to have everything: {lacking[:3]}")
+
+    async def _dismiss_crowd(self) -> None:
+        assert self._crowd is not None
+        self._living.cancel()
+        await asyncio.gather(self._living, return_exceptions=True)
+        await asyncio.sleep(EVERY_S)  # what was posted last may still be under way
+        await self._await_crowd()
+        await self._crowd.dismiss(self.recorder)
 
     # -- the end --------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from tests.soak.tally import Tally
 from tests.soak.wire import Event, Refusal
 
 TICK_S: Final = 0.01
-HTTP_SHARE: Final = 0.15  # of the attempts; the others go by WebSocket
+HTTP_SHARE: Final = 0.15  # of the attempts; the others go by WebSocket, while there is a session
 HTTP_TIMEOUT_S: Final = 12.0
 HTTP_AT_ONCE: Final = 100  # more wait for nothing: in an outage each waits for its time-out
 ASKED_MAX: Final = 200  # a session may have 256 requests under way
@@ -42,7 +42,11 @@ UNKNOWN_CODES: Final = frozenset({"unavailable", "internal", "unknown"})
 
 
 class Message(msgspec.Struct):
-    """One message to be posted, until it is acked, refused or left."""
+    """One message to be posted, until it is acked, refused or left.
+
+    Attributes:
+        left: refused, or not known and not tried again.
+    """
 
     client_msg_id: str
     sender: "Sender"
@@ -50,6 +54,7 @@ class Message(msgspec.Struct):
     text: str
     intended_s: float
     acked: bool = False
+    left: bool = False
 
 
 class _Ack(msgspec.Struct):
@@ -178,7 +183,9 @@ class Load:
         self.tally = Tally()
         self.acked = self.shed = 0
         self.codes: Counter[str] = Counter()
-        self._conversations = conversations
+        self._conversations = list(conversations)
+        self._gateways, self._token = gateways, token
+        self._outsiders: list[Sender] = []
         self._rate = rate
         users = sorted({user_id for made in conversations for user_id in made.members})
         self._senders = {
@@ -264,7 +271,29 @@ class Load:
         for sender in self._senders.values():
             sender.client.leave(0, silently=True)
             self.recorder.write(ACCOUNTS, sender.client.account)
+        for sender in (*self._senders.values(), *self._outsiders):
             await sender.close()
+
+    # -- for who posts beside the plan ----------------------------------------------------------------------
+
+    def sender(self, user_id: str) -> Sender:
+        """One of the senders."""
+        return self._senders[user_id]
+
+    def outsider(self, user_id: str) -> Sender:
+        """Another one, who is in none of the conversations, posts beside the plan by HTTP, and is not pushed to."""
+        self._outsiders.append(Sender(self, user_id, self._token(user_id), self._gateways, {}))
+        return self._outsiders[-1]
+
+    def message(self, sender: Sender, conversation: str, text: str, intended_s: float | None = None) -> Message:
+        """A new message, not sent yet."""
+        number = next(self._numbers)
+        due_s = time.monotonic() if intended_s is None else intended_s
+        return Message(f"m{number}", sender, conversation, f"{number} {text}", due_s)
+
+    def by_http(self, message: Message) -> None:
+        """Try by HTTP, without waiting for the outcome."""
+        self._spawn(message.sender.post(message))
 
     # -- what comes of an attempt ---------------------------------------------------------------------------
 
@@ -307,6 +336,8 @@ class Load:
         undecided = outcome == "unknown" or code == WITHOUT_EFFECT
         if undecided and not message.acked and self._again < AGAIN_MAX and self.draw.random() < AGAIN_SHARE:
             self._later(message, self.draw.uniform(*AGAIN_S))
+        elif not message.acked:
+            message.left = True
 
     def _later(self, message: Message, after_s: float) -> None:
         if self._stopping:
@@ -321,7 +352,8 @@ class Load:
         asyncio.get_running_loop().call_later(after_s, again)
 
     def _try(self, message: Message) -> None:
-        if self.draw.random() < HTTP_SHARE and len(self._tasks) < HTTP_AT_ONCE:
+        by_http = self.draw.random() < HTTP_SHARE or not message.sender.client.has_session
+        if by_http and len(self._tasks) < HTTP_AT_ONCE:
             self._spawn(message.sender.post(message))
         else:
             message.sender.ask(message)
@@ -347,9 +379,8 @@ class Load:
         if len(sender.under_way) >= ASKED_MAX or self._again >= AGAIN_MAX:
             self.shed += 1
             return
-        number = next(self._numbers)
-        text = f"{number} " + "fault " * self.draw.randint(1, 20)
-        self._try(Message(f"m{number}", sender, made.conversation_id, text, intended_s))
+        text = "fault " * self.draw.randint(1, 20)
+        self._try(self.message(sender, made.conversation_id, text, intended_s))
         if self.draw.random() < READS_A_MESSAGE and sender.client.may_post(made.conversation_id):
             sender.client.read(made.conversation_id)
 

@@ -11,6 +11,8 @@ from typing import Final
 
 WRITERS: Final = ("writer-0", "writer-1")
 NATS: Final = ("nats-0", "nats-1", "nats-2")
+CROWD: Final = 2_000
+NATS_WINDOW_S: Final = 125.0  # its window of duplicates is two minutes
 SOON_S: Final = (0.5, 3.0)  # of load before the first fault, and between what comes in quick succession
 APART_S: Final = (6.0, 10.0)  # between faults that are to be recovered from first
 
@@ -66,9 +68,17 @@ class Draw:
         """Any of several."""
         return self._random.choice(names)
 
+    def count(self, number: int, *, at_least: int) -> int:
+        """So many in the long form."""
+        return max(at_least, round(number * min(1.0, self._scale)))
+
+    def partition(self) -> str:
+        """Any of them."""
+        return str(self._random.randrange(self._partitions))
+
     def leader(self) -> str:
         """The leader of a stream of conversations."""
-        return f"leader of CONV-{self._random.randrange(self._partitions)}"
+        return f"leader of CONV-{self.partition()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +180,51 @@ def _clock(draw: Draw) -> list[Step]:
     ]
 
 
+def _same_again(draw: Draw) -> list[Step]:
+    return [
+        draw.soon("send twins"),
+        draw.soon("fill a conversation"),
+        draw.soon("send again"),
+        draw.soon("kill", "+".join(WRITERS)),
+        draw.soon("send again"),
+        draw.soon("send again without", "postgres", draw.lasting(8, at_least=4)),
+        Step(draw.lasting(NATS_WINDOW_S, at_least=2), "send again"),
+    ]
+
+
+def _poison(draw: Draw) -> list[Step]:
+    return [
+        draw.soon("refuse a message"),
+        draw.soon("garble a partition", draw.partition()),
+        draw.soon("kill", "+".join(WRITERS)),  # who starts anew reads the garbage
+        draw.later("replay"),
+    ]
+
+
+def _reconnect(draw: Draw) -> list[Step]:
+    both = "gateway-0+gateway-1"
+    steps = [draw.soon("gather a crowd of", str(draw.count(CROWD, at_least=100)))]
+    for _ in draw.rounds(2):
+        steps += [draw.soon("kill", both), Step(0, "wait for the crowd")]
+    return [*steps, Step(0, "dismiss the crowd")]
+
+
+def _medley(draw: Draw) -> list[Step]:
+    return [
+        draw.soon("kill", draw.one_of(("gateway-0", "gateway-1"))),
+        draw.soon("kill", draw.one_of(WRITERS)),
+        draw.soon("kill", draw.one_of(("projector-0+fanout-1", "projector-1+fanout-0"))),
+        draw.later("hold both ways of", draw.one_of(WRITERS), 4),
+        draw.soon("flush", "valkey"),
+        draw.soon("pause", "postgres", 3),
+        draw.soon("kill", draw.leader()),
+        draw.later("kill", "+".join(NATS)),
+    ]
+
+
+# The short form, of the test suite: what needs neither root nor much time, one after the other under one load.
+MEDLEY: Final = Case("medley", "one of each kind, in quick succession", _medley)
+
 CASES: Final = {
     case.name: case
     for case in (
@@ -188,6 +243,10 @@ CASES: Final = {
         Case("partition", "both directions held back; then cut, with connections refused", _both_ways),
         Case("nats-disk-full", "no room for one nats-server, then for all", _nats_disk_full, needs_disks=True),
         Case("postgres-disk-full", "no room for Postgres", _postgres_disk_full, needs_disks=True),
+        Case("same-again", "commands repeated within and beyond every window of memory", _same_again),
+        Case("reconnect", "both gateways killed under 2,000 clients, which all come back at once", _reconnect),
         Case("clock-wrong", "a writer's clock an hour ahead, another's an hour back, jumping as they run", _clock),
+        # The last: the garbage stays in the log.
+        Case("poison", "a message that a read model refuses, bytes that are no event; replayed", _poison),
     )
 }

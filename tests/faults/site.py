@@ -47,11 +47,13 @@ class Site:
     Attributes:
         cluster: that runs now; another after a power cut.
         moved: called when the gateways have come back elsewhere.
+        planted: what is wrong with the log because it was put there, as `riverrun verify` names it.
     """
 
     def __init__(self, folder: Path, *, with_disks: bool) -> None:
         self.moved: Callable[[Sequence[str]], None] = lambda _: None
         self.cluster: Cluster
+        self.planted: list[str] = []
         self._folder = folder
         self._data_dir = folder / "data"
         self._with_disks = with_disks
