@@ -19,6 +19,7 @@ from domain.events import ConversationCreated, Event, MessagePosted
 from streams.codec import Metadata, encode
 from streams.ports import Delivery
 from streams.public import to_public
+from tests.faults.availability import accepted_after, outages
 from tests.faults.check import ABOUT, MODELS, About, check_folder
 from tests.faults.readings import Entry, Message, Models, check_models
 from tests.faults.recording import (
@@ -327,6 +328,29 @@ def test_a_read_model_that_differs_from_the_log_is_found(spoil: Callable[[Models
     assert verdict.passed
     check_models(STORED, spoil(GOOD), verdict)
     assert violations(verdict) == {"models_differ": 1}
+
+
+def test_what_was_planted_is_to_be_found_and_is_no_violation() -> None:
+    def differing(differences: list[str]) -> dict[str, int]:
+        verdict = Verdict()
+        check_models(STORED, replace(GOOD, differences=differences), verdict, planted=["log: CONV-1 sequence 7:"])
+        return violations(verdict)
+
+    planted, other = "log: CONV-1 sequence 7: KeyError('Rr-Version')", "log: CONV-1 sequence 77: KeyError()"
+    assert differing([planted]) == {}
+    assert differing([planted, other]) == {"models_differ": 1}
+    assert differing([]) == {"models_differ": 1}
+
+
+def test_an_outage_is_the_longest_time_without_an_ack_in_a_partition() -> None:
+    def acked(at_s: float, conversation: str) -> Attempt:
+        return replace(ACKED[0], conversation=conversation, sent_s=at_s, ended_s=at_s)
+
+    attempts = [acked(at_s, "a") for at_s in (0, 1, 2, 6, 7)] + [acked(at_s, "b") for at_s in (0.5, 9)]
+    attempts.append(unacked(acked(4, "a"), "unknown"))
+    partitions = {"a": 0, "b": 1, "c": 2}
+    assert outages(attempts, partitions, from_s=1, until_s=10) == {0: 4, 1: 8, 2: 9}
+    assert accepted_after(attempts, partitions, from_s=2.5) == {0: 3.5, 1: 6.5, 2: float("inf")}
 
 
 def test_a_recording_is_read_as_it_was_written(tmp_path: Path) -> None:
