@@ -100,6 +100,22 @@ async def test_a_retry_older_than_every_receipt_in_memory_is_still_one_message(l
     await assert_whole(log, conversation)
 
 
+async def test_without_the_receipts_of_long_ago_a_conversation_goes_on(log: FaultyLog) -> None:
+    receipts = LogReceipts(log)
+    async with writing(log, receipts=receipts) as writer:
+        conversation = await create(writer, "bob")
+        await post(writer, conversation, "old")
+        await asyncio.gather(*(writer.submit(message(conversation, f"m{i}")) for i in range(RECEIPTS_MAX)))
+        receipts.available = False
+        names = ["old", "m1", "m2"]  # the first is looked up; the others are among the receipts, and wait behind it
+        outcomes = await asyncio.gather(
+            *(writer.submit(message(conversation, name)) for name in names), return_exceptions=True
+        )
+    assert isinstance(outcomes[0], Unavailable)
+    assert [outcome.duplicate for outcome in outcomes[1:] if isinstance(outcome, MessageResult)] == [True, True]
+    await assert_whole(log, conversation)
+
+
 async def test_a_new_writer_continues_where_the_old_one_ended(log: FaultyLog) -> None:
     async with writing(log) as writer:
         conversation = await create(writer, "bob")

@@ -26,10 +26,10 @@ MEND: Final = "ALTER TABLE messages DROP CONSTRAINT IF EXISTS faults_poison"
 async def refuse(site: Site, load: Load, made: Made) -> None:
     """Have a read model refuse a message that was acked, and wait until it is dead."""
     await _execute(site, REFUSE)
+    before = len(await dead(site))
     sender = load.sender(made.members[0])
     message = load.message(sender, made.conversation_id, f"{WORD} to the read model")
     sender.ask(message)
-    before = len(await dead(site))
     give_up_s = time.monotonic() + DEAD_S
     while len(await dead(site)) == before:
         if time.monotonic() > give_up_s:

@@ -10,8 +10,19 @@ from rich.table import Table
 from tests.faults.course import Result
 from tests.faults.verdict import total
 
-WIDTH = 130  # also where the output is a file
-COLUMNS = ("acked", "unknown", "unavailable for", "lost", "doubled", "holes", "out of order", "differs", "verdict")
+WIDTH = 140  # also where the output is a file
+COLUMNS = (
+    "acked",
+    "unknown",
+    "unavailable for",
+    "again after",
+    "lost",
+    "doubled",
+    "holes",
+    "out of order",
+    "differs",
+    "verdict",
+)
 
 
 def show(results: Sequence[Result]) -> None:
@@ -28,7 +39,8 @@ def show(results: Sequence[Result]) -> None:
         worst_s = max(result.unavailable_s for result in results)
         table.add_section()
         seconds = sum(result.seconds for result in results)
-        table.add_row(f"all, {seconds:,.0f} s", *_row(Result("", 0, whole, seconds, worst_s, 0, 0)))
+        worst_again_s = max(result.again_s for result in results)
+        table.add_row(f"all, {seconds:,.0f} s", *_row(Result("", 0, whole, seconds, worst_s, worst_again_s, 0)))
     console.print(table)
     for result in results:
         for finding in result.verdict.findings:
@@ -56,6 +68,7 @@ def _row(result: Result) -> list[str]:
         f"{counts['acked']:,}",
         f"{unknown:,}",
         f"{result.unavailable_s:.1f} s",
+        f"{result.again_s:.1f} s",
         f"{verdict.lost:,}",
         f"{counts['doubled']:,}",
         f"{verdict.holes:,}",
