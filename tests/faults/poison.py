@@ -11,8 +11,10 @@ import msgspec
 import psycopg
 
 from domain.ids import EPOCH_MS, compose
+from projections.dead import dead_events
 from runtime.settings import environment_for
 from streams import subjects
+from streams.jetstream import JetStream
 from tests.faults.load import Load
 from tests.faults.population import Made
 from tests.faults.site import Site
@@ -26,12 +28,12 @@ MEND: Final = "ALTER TABLE messages DROP CONSTRAINT IF EXISTS faults_poison"
 async def refuse(site: Site, load: Load, made: Made) -> None:
     """Have a read model refuse a message that was acked, and wait until it is dead."""
     await _execute(site, REFUSE)
-    before = len(await dead(site))
+    before = await dead(site)
     sender = load.sender(made.members[0])
     message = load.message(sender, made.conversation_id, f"{WORD} to the read model")
     sender.ask(message)
     give_up_s = time.monotonic() + DEAD_S
-    while len(await dead(site)) == before:
+    while await dead(site) == before:
         if time.monotonic() > give_up_s:
             raise TimeoutError("the poison was not found")
         await asyncio.sleep(0.2)
@@ -52,24 +54,24 @@ async def garble(site: Site, partition: int) -> None:
 async def replay(site: Site) -> None:
     """Mend the read model, and replay what is dead. What is no event stays so."""
     await _execute(site, MEND)
-    output = await _dead(site, "replay")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "runtime.cli", "dead", "replay", "--url", site.gateway_urls[0]),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **environment_for(site.settings)},
+    )
+    output = (await process.communicate())[0].decode()
     if "1 events replayed" not in output:
         raise AssertionError(f"riverrun dead replay said: {output}")
 
 
-async def dead(site: Site) -> list[str]:
-    """What is dead, one line an event."""
-    return (await _dead(site, "list", "--json")).splitlines()
-
-
-async def _dead(site: Site, *arguments: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "runtime.cli", "dead", *arguments, "--url", site.gateway_urls[0]),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, **environment_for(site.settings)},
-    )
-    return (await process.communicate())[0].decode()
+async def dead(site: Site) -> int:
+    """How many events are dead."""
+    jetstream = await JetStream.connect(site.settings.nats_url, name="faults")
+    try:
+        return len(await dead_events(jetstream.log))
+    finally:
+        await jetstream.close()
 
 
 async def _execute(site: Site, statement: str) -> None:
