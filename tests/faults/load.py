@@ -15,19 +15,15 @@ from typing import Any, Final
 
 import msgspec
 
-from runtime.client import ApiError, ClientError, HttpClient
 from tests.faults.population import Made
-from tests.faults.recording import ACCOUNTS, ATTEMPTS, DELIVERED, Attempt, Delivered, Outcome, Recorder, digest_of
+from tests.faults.recording import ACCOUNTS, ATTEMPTS, Attempt, Outcome, Recorder, digest_of
+from tests.faults.sender import ASKED_MAX, WITHOUT_EFFECT, Ack, Message, Sender
 from tests.soak.client import Client
-from tests.soak.holding import Account
 from tests.soak.tally import Tally
-from tests.soak.wire import Event, Refusal
 
 TICK_S: Final = 0.01
 HTTP_SHARE: Final = 0.15  # of the attempts; the others go by WebSocket, while there is a session
-HTTP_TIMEOUT_S: Final = 12.0
 HTTP_AT_ONCE: Final = 100  # more wait for nothing: in an outage each waits for its time-out
-ASKED_MAX: Final = 200  # a session may have 256 requests under way
 AGAIN_SHARE: Final = 0.75  # of the attempts whose outcome is not known are repeated
 AGAIN_S: Final = (0.2, 1.0)
 AGAIN_MAX: Final = 4_000  # messages that wait to be repeated; what would be more is left unknown
@@ -35,125 +31,6 @@ DUPLICATE_SHARE: Final = 0.03  # of the acked messages are sent once more, for n
 DUPLICATE_S: Final = (0.0, 5.0)
 READS_A_MESSAGE: Final = 0.05
 PING_S: Final = 15.0
-WITHOUT_EFFECT: Final = "unsent"  # code of attempts that never left
-
-# An answer of these codes says that the outcome is not known; `unavailable` by the protocol's own words.
-UNKNOWN_CODES: Final = frozenset({"unavailable", "internal", "unknown"})
-
-
-class Message(msgspec.Struct):
-    """One message to be posted, until it is acked, refused or left.
-
-    Attributes:
-        left: refused, or not known and not tried again.
-    """
-
-    client_msg_id: str
-    sender: "Sender"
-    conversation: str
-    text: str
-    intended_s: float
-    acked: bool = False
-    left: bool = False
-
-
-class _Ack(msgspec.Struct):
-    message_id: str
-    seq: int
-    version: int
-    duplicate: bool = False
-
-
-class Sender:
-    """A user with a telephone that is pushed to and posts, and with HTTP.
-
-    Attributes:
-        client: the telephone.
-    """
-
-    def __init__(self, load: "Load", user_id: str, token: str, gateways: Sequence[str], known: dict[str, int]) -> None:
-        self.user_id = user_id
-        self.under_way: dict[int, tuple[Message, float]] = {}  # asked by WebSocket, by number
-        self.http = [HttpClient(url, token, timeout_s=HTTP_TIMEOUT_S) for url in gateways]
-        self._token = token
-        self._closing: list[HttpClient] = []  # of gateways that were elsewhere
-        self.client = Client(
-            Account(f"{user_id}/phone", user_id), token, gateways, known, load.tally, load.draw, watcher=self
-        )
-        self._load = load
-        self._sessions = 0
-        self._numbers = itertools.count(1)
-
-    # -- the client's watcher -------------------------------------------------------------------------------
-
-    def delivered(self, event: Event, raw: bytes) -> None:
-        """See `tests.soak.client.Watcher`."""
-        line = Delivered(self.client.account.client, event.conversation_id, event.version, digest_of(raw))
-        self._load.recorder.write(DELIVERED, line)
-
-    def ended(self) -> None:
-        """Nothing that is under way will be answered."""
-        self.give_up("the session ended")
-        self._sessions += 1
-
-    # -- posting --------------------------------------------------------------------------------------------
-
-    def ask(self, message: Message) -> None:
-        """Try by WebSocket."""
-        if not self.client.has_session or len(self.under_way) >= ASKED_MAX:
-            at_s = time.monotonic()
-            self._load.settle(message, "", 0, at_s, "refused", WITHOUT_EFFECT)
-            return
-        number, session, sent_s = next(self._numbers), f"{self.user_id}/{self._sessions}", time.monotonic()
-        self.under_way[number] = (message, sent_s)
-
-        def answered(ok: msgspec.Raw, error: msgspec.Raw) -> None:
-            if self.under_way.pop(number, None) is None:
-                return
-            if ok:
-                self._load.settle(message, session, number, sent_s, "acked", ack=_ack(ok))
-            else:
-                code = msgspec.json.decode(error, type=Refusal).code
-                self._load.settle(message, session, number, sent_s, _outcome(code), code)
-
-        body = {"type": "text", "text": message.text}
-        parameters = {
-            "conversation_id": message.conversation,
-            "client_msg_id": message.client_msg_id,
-            "body": body,
-        }
-        self.client.ask("send", parameters, answered)
-
-    async def post(self, message: Message) -> None:
-        """Try by HTTP, where nothing says in which order requests are served: each is a session of its own."""
-        http, sent_s = self._load.draw.choice(self.http), time.monotonic()
-        number = next(self._numbers)
-        session = f"{self.user_id}/http/{number}"
-        try:
-            answer = await http.post(message.conversation, message.text, client_msg_id=message.client_msg_id)
-        except ApiError as error:
-            self._load.settle(message, session, number, sent_s, _outcome(error.code), error.code)
-        except ClientError as error:
-            self._load.settle(message, session, number, sent_s, "unknown", type(error).__name__)
-        else:
-            self._load.settle(message, session, number, sent_s, "acked", ack=msgspec.convert(answer, _Ack))
-
-    def move(self, gateways: Sequence[str]) -> None:
-        """The gateways are elsewhere from now on."""
-        self.client.gateways = list(gateways)
-        self._closing += self.http
-        self.http = [HttpClient(url, self._token, timeout_s=HTTP_TIMEOUT_S) for url in gateways]
-
-    def give_up(self, why: str) -> None:
-        """Wait for no answer any more."""
-        for number, (message, sent_s) in list(self.under_way.items()):
-            del self.under_way[number]
-            self._load.settle(message, f"{self.user_id}/{self._sessions}", number, sent_s, "unknown", why)
-
-    async def close(self) -> None:
-        """Close its connections."""
-        for http in (*self.http, *self._closing):
-            await http.close()
 
 
 class Load:
@@ -305,7 +182,7 @@ class Load:
         sent_s: float,
         outcome: Outcome,
         code: str = "",
-        ack: _Ack | None = None,
+        ack: Ack | None = None,
     ) -> None:
         """Record an attempt whose outcome is known, and decide what the client does next."""
         attempt = Attempt(
@@ -395,10 +272,3 @@ class Load:
         for task in self._living:
             if task.done() and not task.cancelled():
                 task.result()
-
-
-def _outcome(code: str) -> Outcome:
-    return "unknown" if code in UNKNOWN_CODES else "refused"
-
-
-_ack = msgspec.json.Decoder(_Ack).decode

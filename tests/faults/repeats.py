@@ -9,8 +9,9 @@ import random
 import time
 from typing import Final
 
-from tests.faults.load import Load, Message, Sender
+from tests.faults.load import Load
 from tests.faults.population import Made
+from tests.faults.sender import Message, Sender
 
 COUNT: Final = 1_300  # messages: more than a snapshot's worth, and more than twice the receipts
 RECEIPTS: Final = 512

@@ -2,7 +2,7 @@
 
 Pure functions over what `recording` has. The order that is demanded is the one that clients can know of: a message
 whose sending began after another was acked comes after it, whoever sent them; and what one session sent into one
-conversation, and had acked at the first attempt, is in the order it was sent, though nobody waited in between.
+conversation, and had acked as new at the first attempt, is in the order it was sent, though nobody waited in between.
 """
 
 from bisect import bisect_left
@@ -111,7 +111,7 @@ def _check_order(
         acked_s = [attempt.ended_s for attempt in attempts if attempt.outcome == "acked"]
         if acked_s:
             conversations[key[0]].append((first.sent_s, min(acked_s), stored[key][0].seq, key))
-        if first.outcome == "acked":
+        if first.outcome == "acked" and not first.duplicate:
             sessions[first.conversation, first.session].append(first)
     late: set[MessageKey] = set()
     for of_conversation in conversations.values():
