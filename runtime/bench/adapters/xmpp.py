@@ -6,7 +6,7 @@ except that nothing is synced to a disk by then. The ack of stream management (X
 has read the stanza, before any room has seen it; so it is not asked for.
 
 The client is written here because a general one costs too much: slixmpp takes about 220 µs for a message to a room,
-this one about 3, and a load generator must not be what is measured. It trusts the server to speak plainly: no TLS, SASL
+and a load generator must not be what is measured. It trusts the server to speak plainly: no TLS, SASL
 PLAIN, stanzas on one line after the other.
 """
 
