@@ -10,8 +10,7 @@ import os
 import random
 import secrets
 import statistics
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,14 +33,15 @@ HISTORIES: Final = (1_000, 10_000, 100_000, 1_000_000)
 CREW: Final = 10  # members of a conversation, all connected and all posting
 SENDERS: Final = 100  # the same in each row of conversations, so that a session's cost is the same
 SIZE: Final = 100  # characters a message
-ROUNDS: Final = 3
-ROUNDS_OF_A_PACE: Final = 3  # so that all rounds of a row together last as long as another benchmark
+ROUNDS: Final = 5  # which together last as long as another benchmark
 CREATED_AT_ONCE: Final = 50
 WARMED_PER_S: Final = 500  # messages of a sender's first turn, guessed low
 WARM_S_MAX: Final = 120.0
 QUIET: Final = 0.15  # of a core: the servers have nothing left to do
 QUIET_WITHIN_S: Final = 120.0
 WITHIN: Final = 0.15
+# In /proc/<pid>/stat after the name in brackets: user and system time, then the same of children that have ended.
+OWN, OWN_AND_ENDED = slice(11, 13), slice(11, 15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Row:
     def seats(self) -> list[Seat]:
         """Each user posts in all conversations of their crew by turns, in another order each time.
 
-        Who has been long in one order begins at another of its places, so that the first turns of a crew reach all.
+        The users of a crew begin at places far from each other, so that together they reach all of them soon.
         """
         seats = []
         for crew in self.crews:
@@ -103,6 +103,7 @@ async def _over_conversations(deployment: Deployment, pace: Pace) -> Figure:
     async with AsyncExitStack() as stack:
         rows = []
         for count in CONVERSATIONS:
+            _say(f"{count:,} conversations")
             crews = await _created(deployment, count)
             rows.append(await stack.enter_async_context(_row(deployment, f"{count:,}", crews)))
         await _measured(deployment, rows, pace)
@@ -114,6 +115,7 @@ async def _over_histories(deployment: Deployment, pace: Pace, histories: Sequenc
         crews = []
         async with appending(deployment) as appender:
             for length in histories:
+                _say(f"a history of {length:,}")
                 crews.append(await _filled(deployment, appender, length))
         rows = [
             await stack.enter_async_context(_row(deployment, f"{length:,}", of))
@@ -123,21 +125,26 @@ async def _over_histories(deployment: Deployment, pace: Pace, histories: Sequenc
     return _figure(f"cost of a message after {rows[0].label} to {rows[-1].label} in its ten conversations", rows)
 
 
-async def _created(deployment: Deployment, count: int) -> list[Crew]:
-    """So many new conversations, spread over crews of the same new users however many there are."""
+def _users() -> list[list[str]]:
+    """New users, in parts that are a crew each."""
     run = secrets.token_hex(4)
     users = [f"bench-{run}-{number}" for number in range(SENDERS)]
-    parts = [users[start : start + CREW] for start in range(0, SENDERS, CREW)]
+    return [users[start : start + CREW] for start in range(0, SENDERS, CREW)]
+
+
+async def _created(deployment: Deployment, count: int) -> list[Crew]:
+    """So many new conversations, spread over crews of the same new users however many there are."""
+    parts = _users()
     ids: list[list[str]] = [[] for _ in parts]
 
-    async with HttpClient(deployment.url, deployment.token(users[0])) as client:
+    async with HttpClient(deployment.url, deployment.token(parts[0][0])) as client:
 
         async def create(number: int) -> None:
             owner, *others = parts[number % len(parts)]
             created = await client.request(
                 "POST",
                 "/v1/conversations",
-                json={"kind": "group", "name": f"flat {run} {number}", "members": others},
+                json={"kind": "group", "name": f"flat {number}", "members": others},
                 token=deployment.token(owner),
             )
             ids[number % len(parts)].append(created["conversation_id"])
@@ -149,9 +156,7 @@ async def _created(deployment: Deployment, count: int) -> list[Crew]:
 
 async def _filled(deployment: Deployment, appender: Appender, length: int) -> list[Crew]:
     """A new conversation of each of new crews; so many messages in all, in the read models, and with snapshots."""
-    run = secrets.token_hex(4)
-    users = [f"bench-{run}-{number}" for number in range(SENDERS)]
-    parts = [users[start : start + CREW] for start in range(0, SENDERS, CREW)]
+    parts = _users()
     conversations = [appender.create(f"flat {length} {number}", part) for number, part in enumerate(parts)]
     for conversation in conversations:
         for _ in range(length // len(parts)):
@@ -170,7 +175,6 @@ async def _filled(deployment: Deployment, appender: Appender, length: int) -> li
 @asynccontextmanager
 async def _row(deployment: Deployment, label: str, crews: Sequence[Crew]) -> AsyncIterator[Row]:
     """A row whose users are connected, and whose conversations have each been posted in."""
-    Console(stderr=True).print(f"  {label} …", highlight=False)
     await _quiet(deployment)
     sockets: list[LightSocket] = []
     pinging = asyncio.create_task(keep_alive(sockets))
@@ -193,11 +197,12 @@ async def _row(deployment: Deployment, label: str, crews: Sequence[Crew]) -> Asy
 
 
 async def _measured(deployment: Deployment, rows: Sequence[Row], pace: Pace) -> None:
-    """Each row in each round, every other round backwards."""
+    """Each row in each round, which begins with another row each time: a disturbance outlasts a turn."""
+    _say("by turns")
     await _quiet(deployment)
-    seconds = pace.seconds / ROUNDS_OF_A_PACE
+    seconds = pace.seconds / ROUNDS
     for round_ in range(ROUNDS):
-        for row in rows if round_ % 2 == 0 else reversed(rows):
+        for row in (*rows[round_ % len(rows) :], *rows[: round_ % len(rows)]):
             plan = SendPlan(deployment.url, row.seats(), seconds, pace.warmup_s, SIZE)
             sending = asyncio.create_task(send_through(row.sockets, plan))
             await asyncio.sleep(pace.warmup_s)
@@ -227,23 +232,27 @@ async def _quiet(deployment: Deployment) -> None:
 
 def _cpu_s(deployment: Deployment) -> dict[str, float]:
     """CPU time so far by process: each server's with that of the processes it forked, ended ones as well."""
-    spent: dict[str, float] = defaultdict(float)
+    spent = {}
     for name, pid in deployment.pids.items():
         if name == "riverrun":  # whose children are the servers
-            spent[name] = _ticks(pid, slice(11, 13))
+            spent[name] = _ticks(pid, OWN)
         else:
             children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-            spent[name] = sum(_ticks(child, slice(11, 13)) for child in children) + _ticks(pid, slice(11, 15))
+            spent[name] = sum(_ticks(child, OWN) for child in children) + _ticks(pid, OWN_AND_ENDED)
     return {name: ticks / os.sysconf("SC_CLK_TCK") for name, ticks in spent.items()}
 
 
 def _ticks(pid: int, fields: slice) -> int:
-    """Of a process' line, counted from after the name in brackets: user and system, then its ended children's."""
+    """Some of a process' times; nothing of one that has ended since it was listed: its parent has them."""
     try:
         line = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:  # it has ended since it was listed, and its parent has its time
+    except FileNotFoundError:
         return 0
     return sum(map(int, line.rpartition(")")[2].split()[fields]))
+
+
+def _say(stage: str) -> None:
+    Console(stderr=True).print(f"  {stage} …", highlight=False)
 
 
 def _figure(name: str, rows: Sequence[Row]) -> Figure:
@@ -261,8 +270,8 @@ def _figure(name: str, rows: Sequence[Row]) -> Figure:
     )
 
 
-def _lines(rows: Iterable[Row]) -> Iterable[str]:
-    first = next(iter(rows)).cost_us
+def _lines(rows: Sequence[Row]) -> Iterator[str]:
+    first = rows[0].cost_us
     for row in rows:
         parts = ", ".join(
             f"{name} {statistics.median(spent[name] for spent in row.spent_us):,.0f}" for name in row.spent_us[0]
