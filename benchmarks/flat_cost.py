@@ -34,6 +34,7 @@ CREW: Final = 10  # members of a conversation, all connected and all posting
 SENDERS: Final = 100  # the same in each row of conversations, so that a session's cost is the same
 SIZE: Final = 100  # characters a message
 ROUNDS: Final = 5  # which together last as long as another benchmark
+ROUND_MIN_S: Final = 2.0  # in 0.6 s, not one message was acked once
 CREATED_AT_ONCE: Final = 50
 WARMED_PER_S: Final = 500  # messages of a sender's first turn, guessed low
 WARM_S_MAX: Final = 120.0
@@ -200,7 +201,7 @@ async def _measured(deployment: Deployment, rows: Sequence[Row], pace: Pace) -> 
     """Each row in each round, which begins with another row each time: a disturbance outlasts a turn."""
     _say("by turns")
     await _quiet(deployment)
-    seconds = pace.seconds / ROUNDS
+    seconds = max(ROUND_MIN_S, pace.seconds / ROUNDS)
     for round_ in range(ROUNDS):
         for row in (*rows[round_ % len(rows) :], *rows[: round_ % len(rows)]):
             plan = SendPlan(deployment.url, row.seats(), seconds, pace.warmup_s, SIZE)
@@ -210,8 +211,9 @@ async def _measured(deployment: Deployment, rows: Sequence[Row], pace: Pace) -> 
             await asyncio.sleep(seconds)
             after = _cpu_s(deployment)
             outcome = await sending
-            if outcome.errors or outcome.unanswered:
-                raise RuntimeError(f"{row.label}: errors {dict(outcome.errors)}, unanswered {outcome.unanswered}")
+            if outcome.errors or outcome.unanswered or not outcome.acked:
+                trouble = f"errors {dict(outcome.errors)}, unanswered {outcome.unanswered}"
+                raise RuntimeError(f"{row.label}: {outcome.acked} acked, {trouble}")
             row.spent_us.append({name: (after[name] - before[name]) * 1e6 / outcome.acked for name in after})
             row.acked_per_s.append(outcome.acked / seconds)
 
