@@ -11,6 +11,7 @@ from benchmarks import (
     delivery,
     durable_sends,
     fanout,
+    flat_cost,
     inbox,
     large_group,
     presence,
@@ -35,19 +36,25 @@ BENCHMARKS = {
     "sync": sync.run,
     "replay": replay.run,
 }
+FLAT = "flat"  # takes minutes, most of them to write a history: only when asked for
 FULL = Pace(seconds=15, warmup_s=3)
 QUICK = Pace(seconds=3, warmup_s=1)
 
 
 def main(
     *,
-    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(BENCHMARKS)}; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"One of {', '.join(BENCHMARKS)}, {FLAT}; may be repeated.")
+    ] = None,
     quick: Annotated[bool, typer.Option(help="About two minutes; for a look, not for the record.")] = False,
+    messages: Annotated[
+        int, typer.Option(help=f"Of the longest history that `{FLAT}` writes.", min=10_000)
+    ] = 1_000_000,
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("benchmarks/results/latest.json"),
 ) -> None:
-    """Run the benchmarks, each beside its floor, about seven minutes in all."""
+    """Run the benchmarks, each beside its floor, about seven minutes in all; `flat` only when it is asked for."""
     chosen = only or list(BENCHMARKS)
-    unknown = set(chosen) - set(BENCHMARKS)
+    unknown = set(chosen) - {*BENCHMARKS, FLAT}
     if unknown:
         raise typer.BadParameter(f"there is no benchmark {', '.join(sorted(unknown))}")
     progress = Console(stderr=True)
@@ -58,6 +65,9 @@ def main(
             if name in chosen:
                 progress.print(f"{name} …", highlight=False)
                 figures.append(benchmark(deployment, QUICK if quick else FULL))
+        if FLAT in chosen:
+            progress.print(f"{FLAT} …", highlight=False)
+            figures += flat_cost.run(deployment, QUICK if quick else FULL, messages=messages)
     show(figures)
     save(figures, output)
 

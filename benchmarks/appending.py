@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 from typing import Final, cast
 
 import psycopg
+from psycopg_pool import AsyncConnectionPool
 
 from benchmarks.deployment import Deployment
+from commands.repository import Repository
+from commands.snapshots import PostgresSnapshots
 from domain.conversations import Conversation
 from domain.events import Event
 from domain.ids import IdSequence
@@ -70,6 +73,12 @@ class Appender:
         for start in range(0, len(records), BATCH_MAX):
             batch = records[start : start + BATCH_MAX]
             last = await self._log.append(_STREAM, batch, expected_last_sequence=last)
+
+    async def keep_snapshot(self, conversation: Conversation) -> None:
+        """Keep a snapshot of it, as the writer does every so often. All of it is appended."""
+        async with AsyncConnectionPool(self._postgres_url, min_size=1, max_size=1, open=False) as pool:
+            repository = Repository(self._log, PostgresSnapshots(pool), family=subjects.CONV, partition=0)
+            await repository.save(repository.snapshot_of(conversation, await self.last_sequence()))
 
     async def last_sequence(self) -> int:
         """Of the log."""

@@ -14,10 +14,11 @@ Mint = Callable[[str], str]  # a user id to a token
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A user's place in a conversation."""
+    """A user's place in a conversation; in `others` as well, for who posts in several by turns."""
 
     token: str
     conversation_id: str
+    others: tuple[str, ...] = ()
 
 
 async def gather(url: str, mint: Mint, *, users: int, conversations: int) -> list[Seat]:

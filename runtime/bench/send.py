@@ -7,6 +7,7 @@ was due, so a server that stalls is charged for every message that waited.
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
 from array import array
@@ -94,11 +95,15 @@ async def send(plan: SendPlan, ready: Ready) -> SendOutcome:
     pinging = asyncio.create_task(keep_alive(sockets))
     try:
         await ready()
-        run = _Run(plan, sockets)
-        return await run.measure()
+        return await send_through(sockets, plan)
     finally:
         pinging.cancel()
         await close_sockets(sockets)
+
+
+async def send_through(sockets: list[LightSocket], plan: SendPlan) -> SendOutcome:
+    """Send through open sessions, one a seat, and leave them open. `plan.seconds` begin `warmup_s` from now."""
+    return await _Run(plan, sockets).measure()
 
 
 class _Run:
@@ -110,7 +115,7 @@ class _Run:
         self.counting_from = time.perf_counter() + plan.warmup_s
         self.until = self.counting_from + plan.seconds
         self.senders = [
-            _Sender(self, socket, seat.conversation_id, plan.size_bytes)
+            _Sender(self, socket, [seat.conversation_id, *seat.others], plan.size_bytes)
             for socket, seat in zip(sockets, plan.seats, strict=True)
         ]
 
@@ -143,17 +148,21 @@ class _Run:
 
 
 class _Sender:
-    """One sender. The answers of a session come in order for one conversation, so `due` is a queue."""
+    """One sender. The answers of a session come in order for one conversation, so `due` is a queue.
 
-    __slots__ = ("due", "number", "run", "socket", "template")
+    In several conversations they need not: an open loop's latencies are then right together, not each.
+    """
 
-    def __init__(self, run: _Run, socket: LightSocket, conversation_id: str, size_bytes: int) -> None:
+    __slots__ = ("conversations", "due", "number", "run", "socket", "template")
+
+    def __init__(self, run: _Run, socket: LightSocket, conversation_ids: list[str], size_bytes: int) -> None:
         self.run = run
         self.socket = socket
         self.due: deque[float] = deque()  # when each message under way was due
         self.number = 1
+        self.conversations = itertools.cycle([id_.encode() for id_ in conversation_ids])
         self.template = (
-            f'{{"id":%d,"send":{{"conversation_id":"{conversation_id}","client_msg_id":"{secrets.token_hex(6)}-%d",'
+            f'{{"id":%d,"send":{{"conversation_id":"%b","client_msg_id":"{secrets.token_hex(6)}-%d",'
             f'"body":{{"type":"text","text":"{"x" * size_bytes}"}}}}}}'
         ).encode()
         socket.listen(self.take)
@@ -173,7 +182,7 @@ class _Sender:
         self.due.append(due)
         self.run.under_way += 1
         self.number += 1
-        self.socket.send(self.template % (self.number, self.number))
+        self.socket.send(self.template % (self.number, next(self.conversations), self.number))
 
     def take(self, payload: bytes) -> None:
         run = self.run
