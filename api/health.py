@@ -17,8 +17,13 @@ from domain.errors import DomainError, Unavailable
 log = structlog.get_logger(__name__)
 
 
-async def healthz(_context: ApiContext) -> Response:
+def alive() -> Response:
+    """What says that a process lives."""
     return _json(Status("ok"))
+
+
+async def healthz(_context: ApiContext) -> Response:
+    return alive()
 
 
 async def readyz(context: ApiContext) -> Response:

@@ -17,6 +17,7 @@ DROPPED = Counter(
     "Pushes let go, to be resumed or read instead: for a slow session, an event that cannot be read, too many early",
     ["reason"],
 )
+PRESENCE_PENDING = Gauge("riverrun_presence_pending", "Users whose change of presence is to be written to Valkey")
 PUSH_SECONDS = Buckets(
     "riverrun_push_seconds",
     "Time from an event's being stored to its being written to the connections of sessions here",

@@ -69,7 +69,9 @@ class Drainable(Protocol):
         ...
 
 
-class _Uvicorn(uvicorn.Server):
+class Uvicorn(uvicorn.Server):
+    """uvicorn that leaves signals alone."""
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are the process's, not this server's."""
@@ -86,7 +88,7 @@ class Server:
 
     def __init__(self, app: ASGIApp, door: Door, gateway: Drainable) -> None:
         self._gateway = gateway
-        self._uvicorn = _Uvicorn(
+        self._uvicorn = Uvicorn(
             uvicorn.Config(
                 app,
                 loop="uvloop",

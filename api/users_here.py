@@ -19,6 +19,7 @@ import structlog
 from api.presence_store import CHUNK, Known, PresenceDown, PresenceStore
 from api.presence_times import PresenceTimes
 from api.presence_view import Choice, Entry
+from api.push_metrics import PRESENCE_PENDING
 from streams import subjects
 from streams.ports import Bus
 
@@ -157,6 +158,7 @@ class UsersHere:
 
     async def run(self) -> None:
         """Renew, and write what changes, until cancelled; then say that all have left."""
+        PRESENCE_PENDING.set_function(lambda: len(self._changed))
         try:
             await self._keep_writing()
         finally:

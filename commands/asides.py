@@ -33,6 +33,10 @@ class Asides:
         self._asides: dict[tuple[str, int], _Aside] = {}
         self._count = 0
 
+    def __len__(self) -> int:
+        """How many commands wait."""
+        return self._count
+
     def put(self, pending: Pending, soon: TooSoon, delay_s: float) -> bool:
         """Keep a command for `delay_s`, or as long as those that already wait for the same marker.
 

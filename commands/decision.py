@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from commands import metrics
 from commands.cache import AggregateCache, AnyAggregate, Loaded
 from commands.command import Command, NotLoaded, Result
 from commands.handlers import handle
@@ -36,6 +37,11 @@ class Pending:
             self.future.set_exception(outcome)
         else:
             self.future.set_result(outcome)
+
+    def refuse(self, error: Exception) -> None:
+        """Settle a command that is in no group, and count it."""
+        self.settle(error)
+        metrics.answered([(self.command, error)])
 
 
 @dataclass(slots=True)

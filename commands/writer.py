@@ -96,7 +96,7 @@ class PartitionWriter:
         pending = Pending(command, future, self._loop.time() + PATIENCE_S)
         if len(self._queue) >= self._queue_max or len(self._parked) >= PARKED_LANES_MAX:
             self._metrics.refused.inc()
-            pending.settle(Unavailable("too many commands are waiting; try again"))
+            pending.refuse(Unavailable("too many commands are waiting; try again"))
         else:
             self._queue.append(pending)
             self._wake.set()
@@ -105,10 +105,14 @@ class PartitionWriter:
     @property
     def waiting(self) -> int:
         """How many commands wait to be decided."""
-        return len(self._queue) + sum(map(len, self._parked.values()))
+        return len(self._queue) + self._parked_commands()
+
+    def _parked_commands(self) -> int:
+        return sum(map(len, self._parked.values()))
 
     async def run(self) -> None:
         """Write until cancelled. Cancelling lets the append under way end, and answers the rest `unavailable`."""
+        self._metrics.show(lambda: len(self._queue), self._parked_commands, lambda: len(self._asides))
         try:
             while True:
                 await self._wake.wait()
@@ -127,7 +131,8 @@ class PartitionWriter:
         self._queue.clear()
         self._parked.clear()
         for pending in waiting:
-            pending.settle(Unavailable("this writer is stopping; try again"))
+            pending.refuse(Unavailable("this writer is stopping; try again"))
+        self._metrics.forget()
 
     # -- one group ------------------------------------------------------------------------------------------
 
@@ -160,7 +165,7 @@ class PartitionWriter:
             pending = self._queue.popleft()
             lane = pending.command.lane
             if pending.deadline < now_s:
-                pending.settle(Unavailable("the log did not take it in time; try again"))
+                pending.refuse(Unavailable("the log did not take it in time; try again"))
             elif lane in self._parked:
                 self._parked[lane].append(pending)
             elif not self._decide(decision, pending, lane):
@@ -179,7 +184,7 @@ class PartitionWriter:
         except TooSoon as soon:
             if not self._asides.put(pending, soon, (soon.ready_at - decision.now).total_seconds()):
                 self._metrics.refused.inc()
-                pending.settle(Unavailable("too many commands are waiting; try again"))
+                pending.refuse(Unavailable("too many commands are waiting; try again"))
         except Exception as defect:
             log_.exception(
                 "command failed",
@@ -189,7 +194,7 @@ class PartitionWriter:
             )
             del decision.group.records[before:]  # all of a command or nothing
             decision.dirty = True
-            pending.settle(defect)
+            pending.refuse(defect)
         if before and len(decision.group.records) > BATCH_MAX:
             self._take_back(decision, before)
             return False
@@ -237,7 +242,7 @@ class PartitionWriter:
                     error=repr(error),
                 )
                 for pending, _ in group.outcomes:
-                    pending.settle(Unavailable("the log did not take it; try again"))
+                    pending.refuse(Unavailable("the log did not take it; try again"))
                 return
             first = last - len(group.records) + 1
             self._expected = last
@@ -245,6 +250,7 @@ class PartitionWriter:
             self._committed(group, first)
         for pending, outcome in group.outcomes:
             pending.settle(outcome)
+        metrics.answered((pending.command, outcome) for pending, outcome in group.outcomes)
 
     def _decide_again(self, group: Group) -> None:
         for pending, _ in group.outcomes:
@@ -329,7 +335,7 @@ class PartitionWriter:
         await asyncio.sleep(RETRY_S)
         now_s = self._loop.time()
         for pending in [pending for pending in self._queue if pending.deadline < now_s]:
-            pending.settle(Unavailable("the log does not answer; try again"))
+            pending.refuse(Unavailable("the log does not answer; try again"))
         self._queue = deque(pending for pending in self._queue if not pending.future.done())
 
     # -- what a command may wait for ------------------------------------------------------------------------
@@ -352,7 +358,7 @@ class PartitionWriter:
             # A receipt of long ago is its own sender's affair: with Postgres down, a conversation goes on without it.
             refused = len(waiting) if for_all else 1
             for pending in waiting[:refused]:
-                pending.settle(Unavailable("what this needs could not be read; try again"))
+                pending.refuse(Unavailable("what this needs could not be read; try again"))
             del waiting[:refused]
         self._give_back(waiting)
 

@@ -93,12 +93,24 @@ class HotFeed:
         self._reached[stream] = max(sequence, batch[-1].sequence if batch else 0)
         for _, event in batch:
             self._touch(event)
-        if len(self._conversations) + len(self._pairs) > PENDING_MAX:
+        if self._pending() > PENDING_MAX:
             self._lose("more was committed than could be written")
         self._woken.set()
 
     async def run(self) -> None:
         """Write to Valkey what was fed, until cancelled; through outages of Valkey and Postgres."""
+        for stream in self._streams:
+            metrics.HOT_FEED_PENDING.labels(stream).set_function(self._pending)
+        try:
+            await self._keep_writing()
+        finally:
+            for stream in self._streams:
+                metrics.HOT_FEED_PENDING.remove(stream)
+
+    def _pending(self) -> int:
+        return len(self._conversations) + len(self._pairs)
+
+    async def _keep_writing(self) -> None:
         clock = asyncio.get_running_loop().time
         begin_at_s = clock()
         while True:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from projections.lag import Lag
 from streams.cancelling import raise_if_cancelled
 from streams.ports import Consumer, Delivery, Log, LogError
 
@@ -62,14 +63,24 @@ async def follow(log: Log, stream: str, reader: str, place: Place, *, pace_s: fl
         reader: names the durable consumer.
         pace_s: between two batches that are not full; 0 for who hands on what others wait for.
     """
+    lag = Lag(log, reader, stream)
+    looking = asyncio.create_task(lag.run())
+    try:
+        await _follow(log, stream, reader, place, pace_s=pace_s, lag=lag)
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+
+async def _follow(log: Log, stream: str, reader: str, place: Place, *, pace_s: float, lag: Lag) -> None:
     outage = _Outage(reader, stream)
     while True:
         raise_if_cancelled()
         consumer: Consumer | None = None
         try:
-            position = await place.position()
+            lag.position = position = await place.position()
             consumer = await log.consume(stream, reader, after_sequence=position)
-            await _read(consumer, place, position, pace_s, outage)
+            await _read(consumer, place, position, pace_s=pace_s, outage=outage, lag=lag)
         except (Interrupted, LogError) as error:
             outage.goes_on(error)
         finally:
@@ -78,7 +89,7 @@ async def follow(log: Log, stream: str, reader: str, place: Place, *, pace_s: fl
         await asyncio.sleep(outage.pause_s)
 
 
-async def _read(consumer: Consumer, place: Place, position: int, pace_s: float, outage: "_Outage") -> None:
+async def _read(consumer: Consumer, place: Place, position: int, *, pace_s: float, outage: "_Outage", lag: Lag) -> None:
     clock = asyncio.get_running_loop().time
     next_batch_s = clock()
     while True:
@@ -89,7 +100,7 @@ async def _read(consumer: Consumer, place: Place, position: int, pace_s: float, 
         next_batch_s = clock() + pace_s
         fresh = [delivery for delivery in deliveries if delivery.sequence > position]
         if fresh:
-            position = await place.handle(fresh)
+            lag.position = position = await place.handle(fresh)
         elif not deliveries:
             await place.idle()
         outage.is_over()

@@ -56,6 +56,7 @@ class SignalForwarder:
 
     async def run(self) -> None:
         """Forward until cancelled."""
+        metrics.SIGNALS_WAITING.set_function(self._waiting.qsize)
         subscription = await self._subscribe()
         try:
             while True:

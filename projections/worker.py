@@ -9,6 +9,7 @@ it, so of two workers that both think they own a partition one applies each even
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
@@ -93,7 +94,10 @@ class ProjectionWorker:
 
     async def run(self) -> None:
         """Follow the partition until cancelled; through outages of Postgres and of the log, it waits."""
-        await follow(self._log, self.stream, self.reader, self)
+        try:
+            await follow(self._log, self.stream, self.reader, self)
+        finally:
+            metrics.POSITION.remove(self.stream)
 
     # -- the place of `reader.follow` -----------------------------------------------------------------------
 
@@ -210,11 +214,14 @@ class ProjectionWorker:
     async def _apply(self, projections: Sequence[Projection], batch: Sequence[LoggedEvent], sequence: int) -> None:
         """Apply a batch to those of the projections that have not had it, and move their checkpoints, in one."""
         behind = {p.name: self._checkpoints[p.name] for p in projections if self._checkpoints[p.name] < sequence}
+        began_s = time.perf_counter()
         async with self._pool.connection(timeout=CONNECT_S) as connection, connection.transaction():
             await self._move_checkpoints(connection, behind, sequence)
             for projection in projections:
                 if (checkpoint := behind.get(projection.name)) is not None:
                     await projection.apply(connection, [logged for logged in batch if logged.sequence > checkpoint])
+        metrics.COMMIT_SECONDS.observe(time.perf_counter() - began_s)
+        metrics.BATCH_EVENTS.observe(len(batch))
         self._checkpoints |= dict.fromkeys(behind, sequence)
         self.events_total += len(batch)
         # Alone, a projection is ahead of the others for a while: all have applied only what the last one has.

@@ -175,7 +175,15 @@ class Cluster:
     def _node(self, name: str) -> tuple[Child, str]:
         """A node that is not started yet, and the URL it will have."""
         role = ROLES[name.partition("-")[0]]
-        settings = replace(self.settings, node_id=name, host="127.0.0.1", port=free_port() if role == "api" else 0)
+        is_api = role == "api"  # which shows its figures at its own port
+        settings = replace(
+            self.settings,
+            node_id=name,
+            host="127.0.0.1",
+            port=free_port() if is_api else 0,
+            monitoring_host="127.0.0.1",
+            monitoring_port=0 if is_api else free_port(),
+        )
         log_path = self.servers.data_dir / "log" / f"{name}.log"
         spec = ChildSpec(
             name=name,
@@ -188,7 +196,7 @@ class Cluster:
             stop_timeout_s=STOP_TIMEOUT_S,
         )
         child = Child(spec)
-        return child, f"http://127.0.0.1:{settings.port}" if role == "api" else ""
+        return child, f"http://127.0.0.1:{settings.port}" if is_api else ""
 
     async def _start_front(self) -> None:
         """haproxy, where it is installed; without it clients choose a gateway themselves."""

@@ -15,6 +15,7 @@ from domain.errors import DomainError
 from migrations.postgres.apply import upgrade
 from projections.progress import Progress
 from projections.queries import Queries
+from runtime import metrics
 from runtime.settings import Settings
 from streams.jetstream import JetStream, check_sync_always
 from streams.topology import Topology
@@ -72,6 +73,7 @@ async def connected(settings: Settings) -> AsyncIterator[Connections]:
         )
         await pool.open(wait=True, timeout=CONNECT_S)
         stack.push_async_callback(pool.close)
+        metrics.show_pool(pool)
         # One try: a redemption of a ticket that is tried twice would not find the ticket.
         valkey = redis.asyncio.Redis.from_url(
             settings.valkey_url, socket_timeout=VALKEY_S, socket_connect_timeout=VALKEY_S, retry=Retry(NoBackoff(), 0)

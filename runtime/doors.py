@@ -1,12 +1,15 @@
-"""The `api` role: its parts made and its socket opened, and both taken down the right way round."""
+"""The doors of a process: the `api` role's parts made and its socket opened, and both taken down the right way round;
+and the monitoring listener of any role."""
 
 import platform
 import secrets
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from api import monitoring
 from api.app import create_app
 from api.auth import Authenticator
 from api.context import ApiContext
@@ -93,11 +96,29 @@ async def open_doors(
     server = Server(create_app(context), WebSocketDoor(context), gateway)
     services.start("gateway", gateway.run())
     services.start("http", server.serve([listener]))
-    host, port = listener.getsockname()[:2]
     try:
-        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        yield _url(listener)
     finally:
         await server.drain(settings.drain_s / 2)
+
+
+def open_monitoring(settings: Settings, services: Services) -> str:
+    """Serve this process's figures, where a port is set for that; the URL, or "".
+
+    Raises:
+        OSError: the address is not ours, or in use.
+    """
+    if not settings.monitoring_port:
+        return ""
+    listener = bind(settings.monitoring_host, settings.monitoring_port)
+    url = _url(listener)
+    services.start("monitoring", monitoring.serve(listener))
+    return url
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _authenticator(settings: Settings) -> Authenticator:

@@ -93,6 +93,13 @@ class Settings:
         expected="a port, 0 to 65535",
         check=lambda value: 0 <= int(value) <= 65535,
     )
+    monitoring_host: str = _setting("127.0.0.1", "Address of the monitoring listener.")
+    monitoring_port: int = _setting(
+        0,
+        "Port of the monitoring listener: /metrics and /healthz, whatever the roles; 0: none.",
+        expected="a port, 0 to 65535",
+        check=lambda value: 0 <= int(value) <= 65535,
+    )
     partitions: int = _setting(
         1,
         "Partitions of the log; fixed when a deployment is created.",

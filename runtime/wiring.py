@@ -16,7 +16,7 @@ from commands.routing import Router
 from commands.writers import Writers
 from runtime.collector import spare_the_collector
 from runtime.connections import VALKEY_S, Connections, connected
-from runtime.doors import open_doors
+from runtime.doors import open_doors, open_monitoring
 from runtime.embedded.clickhouse import ClickHouse
 from runtime.roles import Fanout, Projector, writers
 from runtime.services import Services
@@ -51,6 +51,7 @@ async def run(
         services = Services()
         stack.push_async_callback(services.stop)
         node = Node(connections, services, roles)
+        node.monitoring_url = open_monitoring(settings, services)
         if "projector" in roles:
             projector = Projector(connections)
             node.share("projector", projector.project, projector.standing)
@@ -84,6 +85,7 @@ class Node:
 
     def __init__(self, connections: Connections, services: Services, roles: frozenset[str]) -> None:
         self.url = ""
+        self.monitoring_url = ""
         self.shares: list[Share] = []
         self._connections = connections
         self._services = services
@@ -127,6 +129,7 @@ class Node:
             host=socket.gethostname(),
             pid=os.getpid(),
             url=self.url,
+            monitoring_url=self.monitoring_url,
             held={share.role: share.held for share in self.shares},
         )
 

@@ -47,6 +47,7 @@ class Announcement(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         url: of its API, if it serves one.
+        monitoring_url: of its `/metrics` and `/healthz`, if it listens for those apart from the API.
         held: by role, what it works on.
     """
 
@@ -55,6 +56,7 @@ class Announcement(msgspec.Struct, frozen=True, omit_defaults=True):
     host: str = ""
     pid: int = 0
     url: str = ""
+    monitoring_url: str = ""
     held: dict[str, list[Held]] = {}
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import structlog
 
 from domain.errors import Unavailable
-from streams import subjects
+from streams import metrics, subjects
 from streams.membership import Held, Membership
 from streams.ring import Ring
 
@@ -80,6 +80,7 @@ class Share:
         Raises:
             Exception: that of a work that ended by itself.
         """
+        metrics.HELD.labels(self.role).set_function(lambda: len(self._held))
         try:
             while True:
                 changed = asyncio.ensure_future(self._changed.wait())
@@ -98,6 +99,7 @@ class Share:
                         await self._follow(ring)
         finally:
             await self._give_up(set(self._working))
+            metrics.HELD.remove(self.role)
 
     async def _follow(self, ring: Ring) -> None:
         seen_s = time.monotonic()
@@ -117,12 +119,14 @@ class Share:
             async with self._duty(*place) as work:
                 took_ms = round((time.monotonic() - seen_s) * 1000)
                 self._held[place] = Held(stream, time.time_ns() // 1_000_000, took_ms)
+                metrics.MOVES.labels(self.role).inc()
                 log_.info("took over partition", role=self.role, stream=stream, took_ms=took_ms)
                 self._look_settled()
                 await asyncio.wait({work})  # not `await work`: cancelled, the duty ends its work in its own order
                 work.result()
         finally:
-            self._held.pop(place, None)
+            if self._held.pop(place, None) is not None:
+                metrics.MOVES.labels(self.role).inc()
 
     def _look_settled(self) -> None:
         if self._held.keys() >= self._working.keys():

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import yaml  # type: ignore[import-untyped]  # no stubs among our dependencies
 from prometheus_client import REGISTRY
+from prometheus_client.metrics import MetricWrapperBase
 
 import api.app
 import commands.writer  # noqa: F401  # registers its metrics
@@ -35,6 +36,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")), *sorted((ROOT 
 ASYNCAPI: dict[str, Any] = yaml.safe_load((DOCS / "asyncapi.yaml").read_text())
 SCHEMAS: dict[str, Any] = ASYNCAPI["components"]["schemas"]
 PROTOCOL = (DOCS / "protocol.md").read_text()
+METRICS = (DOCS / "metrics.md").read_text()
 OPERATIONS = (DOCS / "operations.md").read_text()
 
 
@@ -96,10 +98,27 @@ def test_operations_names_settings_that_exist_and_all_that_matter() -> None:
     assert known <= set(re.findall(r"RIVERRUN_[A-Z_]+[A-Z]", OPERATIONS))
 
 
-def test_operations_names_metrics_that_exist_and_all_of_them() -> None:
-    ours = {f"{family.name}_total" if family.type == "counter" else family.name for family in REGISTRY.collect()}
-    ours = {name for name in ours if name.startswith("riverrun_")}
-    assert set(re.findall(r"`(riverrun_[a-z_]+)`", OPERATIONS)) == ours
+def test_the_tables_of_metrics_are_the_registry() -> None:
+    ours = {
+        f"{family.name}_total" if family.type == "counter" else family.name: family.type
+        for family in REGISTRY.collect()
+        if family.name.startswith("riverrun_")
+    }
+    rows = re.findall(r"^\| `(riverrun_[a-z_]+)` \| (\w+) \| (.*?) \|", METRICS, re.MULTILINE)
+    assert sorted((name, kind) for name, kind, _ in rows) == sorted(ours.items())
+    assert set(re.findall(r"`(riverrun_[a-z_]+)`", OPERATIONS)) <= ours.keys()
+
+
+def test_the_tables_of_metrics_have_their_labels() -> None:
+    rows = re.findall(r"^\| `(riverrun_[a-z_]+)` \| \w+ \| (.*?) ?\|", METRICS, re.MULTILINE)
+    shown = {name.removesuffix("_total"): tuple(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    labelled = {
+        collector._name: tuple(collector._labelnames)
+        for collector in set(REGISTRY._collector_to_names)
+        if isinstance(collector, MetricWrapperBase) and collector._name.startswith("riverrun_")
+    }
+    assert {name: shown[name] for name in labelled} == labelled
+    assert all(not shown[name] for name in shown.keys() - labelled.keys())
 
 
 def test_the_architecture_lists_every_stream_and_role() -> None:

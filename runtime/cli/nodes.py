@@ -90,7 +90,7 @@ def _table(alive: dict[str, Announcement], ends: dict[str, int]) -> Table:
             "\n".join(_works_on(role, of_role, len(node.held)) for role, of_role in sorted(node.held.items())) or "-",
             _last_move(held, now_ms),
             _behind(held, ends),
-            node.url or f"pid {node.pid}",
+            node.url or node.monitoring_url or f"pid {node.pid}",
         )
     return table
 

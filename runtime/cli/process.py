@@ -103,7 +103,10 @@ def plain_errors(settings: Settings) -> Iterator[None]:
     except OSError as error:
         if error.errno not in {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}:
             raise
-        fail(f"cannot listen on {settings.host}:{settings.port}: {os.strerror(error.errno).lower()}")
+        where = f"{settings.host}:{settings.port}"
+        if settings.monitoring_port:
+            where += f" or {settings.monitoring_host}:{settings.monitoring_port}"
+        fail(f"cannot listen on {where}: {os.strerror(error.errno).lower()}")
     except (asyncio.CancelledError, KeyboardInterrupt):
         raise typer.Exit(HURRY_EXIT) from None
 

@@ -11,6 +11,7 @@ RequestError
 """
 
 import asyncio
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -19,6 +20,7 @@ import structlog
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
+from streams import metrics
 from streams.jetstream import frames
 from streams.jetstream.wire import Receiver, WireClient
 from streams.ports import LogUnavailable
@@ -29,6 +31,9 @@ PING_S = 3  # with 2 outstanding, a peer that is cut off is known after 9 s at m
 NO_RESPONDERS = "503"
 
 log_ = structlog.get_logger(__name__)
+
+_open: "weakref.WeakSet[WireClient]" = weakref.WeakSet()  # those of this process
+metrics.NATS_UNSENT_BYTES.set_function(lambda: sum(client.unsent_bytes for client in _open))
 
 
 class RequestError(Exception):
@@ -126,6 +131,7 @@ class Connection:
             "reconnected_cb": self._on_reconnect,
             "closed_cb": self._on_closed,
         }
+        _open.add(self._client)
         await self._client.connect(url.split(","), **settings, **options)
         self._inbox = self._client.new_inbox()
         await self._client.receive(f"{self._inbox}.*", self._on_answer)
@@ -137,6 +143,7 @@ class Connection:
         self._up.clear()
         self._break_off("the connection was closed")
         await self._client.close()
+        _open.discard(self._client)
 
     # -- its state ------------------------------------------------------------------------------------------
 
@@ -184,6 +191,7 @@ class Connection:
 
     async def _on_reconnect(self) -> None:
         self._up.set()
+        metrics.NATS_RECONNECTS.inc()
         log_.info("connected to NATS again", connection=self._name)
 
     async def _on_closed(self) -> None:

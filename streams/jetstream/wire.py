@@ -80,6 +80,13 @@ class WireClient(Client):
             self._pending_data_size = 0
         self._out.clear()
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What was sent here and the system has not taken yet."""
+        unsent = self._pending_data_size + sum(map(len, self._out))
+        writer = getattr(self._transport, "_io_writer", None)  # none over a WebSocket
+        return unsent + (writer.transport.get_write_buffer_size() if writer is not None else 0)
+
     async def drained(self) -> None:
         """Wait while more than 256 KiB are on their way to the socket. The bound on what publishing holds."""
         if self._undrained > UNDRAINED_MAX and self.is_connected and self._transport is not None:

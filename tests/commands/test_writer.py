@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from commands.conversations import ChangeMembers, ConversationResult, CreateConversation
 from commands.messages import MessageResult
@@ -339,3 +340,44 @@ async def test_stopping_answers_everybody(log: FaultyLog) -> None:
     acked = [outcome for outcome in outcomes if isinstance(outcome, MessageResult)]
     assert all(isinstance(outcome, MessageResult | Unavailable) for outcome in outcomes)
     assert await texts_of(log, conversation) == ["hi"] * len(acked)
+
+
+def commands(outcome: str, command: str = "PostMessage") -> float:
+    labels = {"command": command, "outcome": outcome}
+    return REGISTRY.get_sample_value("riverrun_commands_total", labels) or 0.0
+
+
+def gauge(name: str) -> float | None:
+    return REGISTRY.get_sample_value(f"riverrun_writer_{name}", {"stream": STREAM})
+
+
+async def test_every_command_is_counted_once_by_what_became_of_it(log: FaultyLog) -> None:
+    outcomes = ("done", "duplicate", "not_found", "unavailable")
+    before = [commands(outcome) for outcome in outcomes]
+    async with writing(log, queue_max=3) as writer:
+        conversation = await create(writer, "bob")
+        await post(writer, conversation, "same")
+        await post(writer, conversation, "same")
+        with pytest.raises(NotFound):
+            await writer.submit(message(conversation, "m", actor="mallory"))
+        log.fail_next_append(LogUnavailable("away"), landed=False)  # decided twice, and answered once
+        waiting = [writer.submit(message(conversation, f"m{i}")) for i in range(4)]
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [isinstance(result, Unavailable) for result in results] == [False, False, False, True]
+    assert [commands(outcome) - was for outcome, was in zip(outcomes, before, strict=True)] == [4, 1, 1, 1]
+
+
+async def test_what_waits_is_shown_while_the_writer_runs_and_not_after(log: FaultyLog) -> None:
+    async with writing(log) as writer:
+        conversation = await create(writer, "bob")
+        waiting = [writer.submit(message(conversation, f"m{i}")) for i in range(3)]
+        assert gauge("waiting_commands") == 3
+        await asyncio.gather(*waiting)
+        assert [gauge(f"{kind}_commands") for kind in ("waiting", "parked", "asides")] == [0, 0, 0]
+        writer.submit(message(12345, "m"))  # of a conversation that is to be loaded
+        async with asyncio.timeout(5):
+            while gauge("waiting_commands"):
+                await asyncio.sleep(0)
+        assert gauge("parked_commands") == 1
+    for name in ("waiting_commands", "parked_commands", "asides_commands", "sequence", "cache_bytes"):
+        assert gauge(name) is None

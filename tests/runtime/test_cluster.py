@@ -89,8 +89,10 @@ async def test_its_processes_replace_each_other_and_nothing_acked_is_lost(tmp_pa
         assert status == 0
         assert works_on(found["nodes"], "writer") == sorted(PLACES)
         assert set(found["ends"]) == PLACES
-        urls = [node["url"] for _, node in sorted(found.items()) if node.get("url")]
+        urls = [node["url"] for _, node in sorted(found["nodes"].items()) if node.get("url")]
         assert len(urls) == 2
+        shown = sorted(name for name, node in found["nodes"].items() if node.get("monitoring_url"))
+        assert shown == sorted(name for name in names if not name.startswith("gateway"))
 
         stop, acked = asyncio.Event(), list[list[int]]()
         async with (

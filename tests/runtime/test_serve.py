@@ -10,12 +10,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from runtime.client import HttpClient, Retry, WebSocketClient
+from runtime.embedded.child import free_port
 from runtime.embedded.nats import NatsServer
 from runtime.embedded.servers import EmbeddedServers
 from runtime.tokens import load_or_create_secret, mint
+from streams.jetstream import JetStream
+from streams.membership import announcements
 from tests.conftest import NatsServerFactory, fresh_database
 
 START_S = 30.0
@@ -28,6 +32,7 @@ class Deployment:
         self._folder = folder
         self._secret = load_or_create_secret(folder / "jwt.secret")
         outside = {name: value for name, value in os.environ.items() if not name.startswith("RIVERRUN_")}
+        self.nats_url = nats.url
         self._environment = {
             **outside,
             "RIVERRUN_NATS_URL": nats.url,
@@ -42,15 +47,19 @@ class Deployment:
         return mint(user_id, ttl_s=3600, admin=False, secret=self._secret)
 
     @asynccontextmanager
-    async def role(self, name: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-        """A process that serves a role, ready; and its URL, when it has one."""
+    async def role(self, name: str, **settings: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+        """A process that serves a role, ready; and its URL, when it has one.
+
+        Args:
+            settings: more of its environment.
+        """
         with (self._folder / f"{name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "runtime.cli", "serve", "--roles", name, "--port", "0"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=self._environment,
+                env={**self._environment, **settings},
             )
         assert process.stdout is not None
         try:
@@ -121,3 +130,25 @@ async def test_a_killed_writer_is_replaced_and_nothing_acked_is_lost_or_doubled(
         assert acked == list(range(1, 91))
         texts = [message["body"]["text"] async for message in alice.messages(conversation)]
         assert texts == [f"m{number}" for number in range(90)]
+
+
+async def test_a_process_without_api_shows_its_figures_where_it_says(deployment: Deployment) -> None:
+    port = free_port()
+    async with (
+        deployment.role("writer", RIVERRUN_MONITORING_PORT=str(port)) as (process, url),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        assert url == ""
+        assert (await client.get("/healthz")).json() == {"status": "ok"}
+        figures = (await client.get("/metrics")).text
+        assert 'riverrun_partitions_held{role="writer"} 4.0' in figures
+        assert 'riverrun_writer_waiting_commands{stream="USER-1"} 0.0' in figures
+        assert (await client.get("/v1/inbox")).status_code == 404
+        jetstream = await JetStream.connect(deployment.nats_url, name="test")
+        try:
+            (node,) = announcements(await jetstream.nodes.alive()).values()
+        finally:
+            await jetstream.close()
+        assert node.monitoring_url == f"http://127.0.0.1:{port}"
+        process.terminate()
+        assert await process.wait() == 0

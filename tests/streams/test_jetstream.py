@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from runtime.embedded.child import free_port
 from runtime.embedded.nats import NatsServer, nats_server_binary
@@ -225,11 +226,16 @@ async def test_of_two_writers_on_two_connections_one_is_fenced(nats: NatsServer,
     await other.close()
 
 
+def reconnects() -> float:
+    return REGISTRY.get_sample_value("riverrun_nats_reconnects_total") or 0.0
+
+
 async def test_loss_is_told_when_the_connection_breaks_and_signals_flow_after_it(
     server: NatsServer, connected: JetStream
 ) -> None:
     reasons: list[str] = []
     heard: list[bytes] = []
+    before = reconnects()
     connected.bus.on_loss(reasons.append)
     await connected.bus.subscribe("live.user.ann", lambda signal: heard.append(signal.data))
     await crash(server, connected)
@@ -238,6 +244,7 @@ async def test_loss_is_told_when_the_connection_breaks_and_signals_flow_after_it
     await connected.bus.publish("live.user.ann", b"again")
     await until(lambda: heard == [b"again"])
     assert len(reasons) == 1
+    await until(lambda: reconnects() == before + 1)
 
 
 async def test_loss_is_not_told_for_closing(nats: NatsServer) -> None:
