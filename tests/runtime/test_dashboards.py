@@ -50,7 +50,9 @@ def test_every_expression_can_be_read(name: str, expression: str) -> None:
 
 def test_every_metric_asked_for_is_counted_and_every_one_counted_is_shown() -> None:
     samples = {
-        family.name + suffix: family.name for family in REGISTRY.collect() for suffix in SUFFIXES.get(family.type, ("",))
+        family.name + suffix: family.name
+        for family in REGISTRY.collect()
+        for suffix in SUFFIXES.get(family.type, ("",))
     }
     asked = {name for _, expression in EXPRESSIONS for name in re.findall(r"riverrun_[a-z_]+", expression)}
     assert asked - samples.keys() == set()
@@ -60,7 +62,7 @@ def test_every_metric_asked_for_is_counted_and_every_one_counted_is_shown() -> N
 
 def test_every_role_is_asked_and_at_a_port_where_it_listens() -> None:
     roles = {name for name, service in COMPOSE["services"].items() if service.get("image") == "riverrun"}
-    ports = {}
+    ports: dict[str, str] = {}
     for job in PROMETHEUS["scrape_configs"]:
         for found in job["dns_sd_configs"]:
             ports |= dict.fromkeys(found["names"], str(found["port"]))
