@@ -11,7 +11,7 @@ cd secrets
 random() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 once() { [ -s "$1" ] || printf '%s\n' "$2" > "$1"; }
 
-for name in nats postgres valkey clickhouse; do once "$name.password" "$(random)"; done
+for name in nats postgres valkey clickhouse grafana; do once "$name.password" "$(random)"; done
 once jwt.secret "$(random)"
 once cursor.key "$(random)"
 once nats_users.conf "authorization { user: riverrun, password: \"$(cat nats.password)\" }"
