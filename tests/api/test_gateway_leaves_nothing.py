@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -14,6 +15,7 @@ from api.live import LiveConversation
 from api.position import Position
 from api.sessions import Session, SessionLimits
 from api.socket import Socket
+from api.trail import Trail
 from api.websocket import Connection, SocketOutlet
 from streams.memory.bus import MemorySubscription
 from tests.api.sockets import (
@@ -31,7 +33,9 @@ USERS = 8
 
 @pytest.fixture(autouse=True)
 def _without_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What is gone is gone by itself. Conversations that nobody is in are forgotten soon."""
+    """What is gone is gone by itself. Conversations that nobody is in are forgotten soon. What the trail is to remember
+    of sessions that ended, a bounded number of positions, is not what this is about."""
+    monkeypatch.setattr("api.gateway.Trail", partial(Trail, ended_max=0))
     monkeypatch.setattr("api.feeds.LINGER_S", 1.0)
     monkeypatch.setattr("api.gateway.TICK_S", 0.02)
     gc.collect()
