@@ -1,8 +1,8 @@
 """Ending a task that others' code may keep from noticing.
 
-psycopg, redis-py and nats-py wait within `asyncio.wait_for`, which on Python 3.11 may swallow a cancellation that comes
-in the very moment the waiting ends (redis-py's: 108 of 400, measured). A loop that went on would never stop, and
-whoever ended it would wait for ever.
+psycopg's pool, redis-py and nats-py wait within `asyncio.wait_for`, which on Python 3.11 may swallow a cancellation
+that comes in the very moment the waiting ends (redis-py's: 108 of 400, measured). A loop that went on would never stop,
+and whoever ended it would wait for ever.
 """
 
 import asyncio
