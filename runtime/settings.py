@@ -130,6 +130,7 @@ class Settings:
     ping_s: int = _at_least(1, 25, "Silence after which a session is pinged.", "s")
     writer_queue_max: int = _at_least(1, 10_000, "Commands that may wait for a partition's writer.")
     aggregate_cache_bytes: int = _at_least(1 << 20, 256 << 20, "Memory a writer keeps aggregates in.", "bytes")
+    archive_s: int = _at_least(1, 2, "How far the archive may be behind in quiet times.", "s")
     drain_s: int = _at_least(0, 5, "Time given to sessions and commands to end when stopping.", "s")
 
     @classmethod
