@@ -8,7 +8,7 @@ from projections.archive import raw
 from projections.archive.clickhouse import ArchiveRefused, ClickHouse
 from streams.ports import ArchiveUnavailable, Delivery
 
-PIECE: Final = 1 << 20  # positions of a stream in one partition of `events`: migrations/clickhouse/0002_archive.sql
+PIECE: Final = 1 << 20  # positions of a stream in one partition of `events`: migrations/clickhouse/0001_archive.sql
 
 _POSITION: Final = "SELECT max(last_sequence) FROM archive_batches WHERE stream = {stream:String}"
 

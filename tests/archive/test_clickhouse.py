@@ -27,7 +27,7 @@ async def test_it_migrates_once_and_a_block_inserted_again_after_a_restart_chang
         assert (opened_at_once, clickhouse.is_ready) == (False, True)
         assert await clickhouse.query("SELECT last_sequence FROM archive_batches") == [(7,)]
         names = await clickhouse.query("SELECT name FROM schema_migrations ORDER BY name")
-        assert names == [("0001_events.sql",), ("0002_archive.sql",)]
+        assert names == [("0001_archive.sql",)]
         await clickhouse.close()
         await clickhouse.close()
 

@@ -1,11 +1,10 @@
--- The archive. Nothing was stored in the table of 0001, which is made anew in the order that reading needs.
+-- The archive.
 --
 -- A block is inserted under a deduplication token, so inserting it again changes nothing; it is on disk when the insert
 -- returns. Events are cut into pieces of about a million (2^20) positions of a stream: within a piece they lie by
 -- aggregate, so that a history is read at once and compresses well; replay reads piece after piece, each sorted as it
--- is read. The tables for analysts lie by month.
-DROP TABLE IF EXISTS events;
-CREATE TABLE events
+-- is read. The tables for analysts lie by month. Several processes may run this at once.
+CREATE TABLE IF NOT EXISTS events
 (
     stream LowCardinality(String) COMMENT 'Stream of the log, one a partition: CONV-0, USER-0',
     sequence UInt64 COMMENT 'Position in the stream, rising, maybe with holes' CODEC(Delta, ZSTD(1)),
@@ -25,7 +24,7 @@ ORDER BY (subject, version, sequence)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Every event of the log as it was stored: what the log continues in, backwards';
 
-CREATE TABLE archive_batches
+CREATE TABLE IF NOT EXISTS archive_batches
 (
     stream LowCardinality(String) COMMENT 'Stream of the log',
     first_sequence UInt64 COMMENT 'Position of its first event',
@@ -40,7 +39,7 @@ ORDER BY (stream, last_sequence)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Batches that are archived whole, one row each';
 
-CREATE TABLE messages
+CREATE TABLE IF NOT EXISTS messages
 (
     conversation_id UInt64 COMMENT 'Conversation it was posted in' CODEC(ZSTD(1)),
     seq UInt64 COMMENT 'Number among the messages of the conversation: 1, 2, 3, with no hole' CODEC(Delta, ZSTD(1)),
@@ -64,7 +63,7 @@ ORDER BY (conversation_id, seq)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Messages, one row each';
 
-CREATE TABLE conversations
+CREATE TABLE IF NOT EXISTS conversations
 (
     conversation_id UInt64 COMMENT 'The conversation' CODEC(ZSTD(1)),
     version UInt64 COMMENT 'Number among the events of the conversation' CODEC(Delta, ZSTD(1)),
@@ -84,7 +83,7 @@ ORDER BY (conversation_id, version)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Conversations created and changed, one row a change';
 
-CREATE TABLE memberships
+CREATE TABLE IF NOT EXISTS memberships
 (
     conversation_id UInt64 COMMENT 'The conversation' CODEC(ZSTD(1)),
     version UInt64 COMMENT 'Number among the events of the conversation' CODEC(Delta, ZSTD(1)),
@@ -103,7 +102,7 @@ ORDER BY (conversation_id, version, user_id)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Who came, went or changed role, one row a user and change; the first members of a conversation too';
 
-CREATE TABLE reads
+CREATE TABLE IF NOT EXISTS reads
 (
     user_id String COMMENT 'Who has read' CODEC(ZSTD(1)),
     conversation_id UInt64 COMMENT 'In which conversation' CODEC(ZSTD(1)),
@@ -118,7 +117,7 @@ ORDER BY (user_id, conversation_id, seq)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Read markers moved, one row a move; posting reads without one';
 
-CREATE TABLE own_settings
+CREATE TABLE IF NOT EXISTS own_settings
 (
     user_id String COMMENT 'Whose settings' CODEC(ZSTD(1)),
     conversation_id UInt64 COMMENT 'Of which conversation' CODEC(ZSTD(1)),
@@ -135,7 +134,7 @@ ORDER BY (user_id, conversation_id, sequence)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Settings that users made for themselves of conversations, one row a change';
 
-CREATE TABLE profiles
+CREATE TABLE IF NOT EXISTS profiles
 (
     user_id String COMMENT 'Whose profile' CODEC(ZSTD(1)),
     version UInt64 COMMENT 'Number among the events of the user' CODEC(Delta, ZSTD(1)),
@@ -152,7 +151,7 @@ ORDER BY (user_id, version)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Profiles, one row a change';
 
-CREATE TABLE devices
+CREATE TABLE IF NOT EXISTS devices
 (
     user_id String COMMENT 'Whose device' CODEC(ZSTD(1)),
     device_id String COMMENT 'Which' CODEC(ZSTD(1)),
@@ -169,7 +168,7 @@ ORDER BY (user_id, device_id, version)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Devices registered and revoked, one row a change';
 
-CREATE TABLE blocks
+CREATE TABLE IF NOT EXISTS blocks
 (
     user_id String COMMENT 'Who blocks' CODEC(ZSTD(1)),
     blocked_id String COMMENT 'Whom' CODEC(ZSTD(1)),
