@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from runtime.embedded.child import free_port
 from runtime.embedded.nats import NatsServer
@@ -23,6 +24,10 @@ from tests.running import Running
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole-corpus", action="store_true", help="import all of the shared IRC logs, not two files")
 
+
+# How long an example takes says how busy the machine is, not whether it is right.
+settings.register_profile("riverrun", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("riverrun")
 
 @pytest.fixture
 def whole_corpus(request: pytest.FixtureRequest) -> bool:
