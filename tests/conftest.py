@@ -29,6 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 settings.register_profile("riverrun", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("riverrun")
 
+# They load the machine for a minute, or wait for timers of seconds. Begun first, so beside each other, they leave the
+# others in peace, and neither worker waits for the other's last file.
+LONG_FILES = ("tests/runtime/test_cluster.py", "tests/test_faults.py", "tests/test_soak.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # of several processes; one alone fails sooner on what is quick
+        order = {name: place for place, name in enumerate(LONG_FILES)}
+        items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
 @pytest.fixture
 def whole_corpus(request: pytest.FixtureRequest) -> bool:
     """Whether the long form of the import is asked for (minutes)."""
