@@ -16,8 +16,12 @@ install: $(VENV)/.installed ## Make .venv and install the locked dependencies in
 up: $(VENV)/.installed ## Run everything here; ARGS="--port 9000" is passed on
 	@exec $(BIN)/riverrun up $(ARGS)
 
-test: $(VENV)/.installed-dev ## Run the test suite against servers it starts itself; ARGS go to pytest
-	@exec $(BIN)/python -m pytest $(ARGS)
+# All of it by two workers, each with servers of its own, a file of tests at a time: most tests wait for something.
+# With ARGS by one process, so that `-x`, `-s` and a debugger are as one expects.
+ALL_TESTS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)/.installed-dev ## Run the test suite against servers it starts itself; ARGS="tests/domain -x" go to pytest
+	@exec $(BIN)/python -m pytest $(or $(strip $(ARGS)),$(ALL_TESTS))
 
 check: $(VENV)/.installed-dev ## Layout, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

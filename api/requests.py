@@ -1,5 +1,6 @@
 """What every HTTP request gets: an id, its trace, response headers, a count, and its errors told as problems."""
 
+import logging
 import re
 import time
 import uuid
@@ -18,6 +19,7 @@ from api.errors import ApiError, MethodNotAllowed, problem
 from domain.errors import DomainError, Invalid, NotFound
 
 log = structlog.get_logger(__name__)
+level = logging.getLogger(__name__)  # asked before a line of debugging is made: structlog makes it first
 
 REQUEST_ID: Final = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=@-]{1,128}")
@@ -75,7 +77,11 @@ class Requests:
                     raise
                 await problem(_told(error, scope))(scope, receive, send_with_headers)
             finally:
-                metrics.observe(scope["method"], scope.get(TEMPLATE), status, time.perf_counter() - began_s)
+                took_s = time.perf_counter() - began_s
+                metrics.observe(scope["method"], scope.get(TEMPLATE), status, took_s)
+                if level.isEnabledFor(logging.DEBUG):
+                    asked = {"method": scope["method"], "path": scope.get(TEMPLATE)}
+                    log.debug("request answered", **asked, status=status, took_ms=round(took_s * 1000, 1))
 
 
 def _told(error: Exception, scope: Scope) -> Exception:

@@ -5,6 +5,7 @@ request is looked at. Answers of one conversation leave in the order of their re
 """
 
 import asyncio
+import logging
 from collections import deque
 from functools import partial
 from typing import Any, Final
@@ -36,6 +37,7 @@ INTERNAL: Final = 1011
 QUOTED_MAX: Final = 40
 
 log = structlog.get_logger(__name__)
+level = logging.getLogger(__name__)  # asked before a line of debugging is made: structlog makes it first
 
 
 class WebSocketDoor:
@@ -340,6 +342,9 @@ class Connection:
 def _frame_of(request_id: bytes, future: "asyncio.Future[Any]", session_id: str) -> bytes:
     """The frame of an outcome."""
     error = Unavailable("the session has ended") if future.cancelled() else future.exception()
+    if level.isEnabledFor(logging.DEBUG):
+        outcome = "ok" if error is None else getattr(error, "code", "internal")
+        log.debug("request answered", outcome=outcome, correlation_id=f"{session_id}.{request_id.decode()}")
     if error is None:
         result = future.result()
         return answer_frame(request_id, MessageAck.of(result) if isinstance(result, MessageResult) else result)

@@ -5,6 +5,7 @@ so they stay in order, also while their partition moves and some find nobody the
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ WAITING_MAX: Final = 10_000
 Place: TypeAlias = tuple[str, int]  # a family, and a partition of it
 
 log_ = structlog.get_logger(__name__)
+level_ = logging.getLogger(__name__)  # asked before a line of debugging is made: structlog makes it first
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_replies = msgspec.msgpack.Decoder(list[Reply]).decode
@@ -91,7 +93,16 @@ class Router:
             return future
         # What is on its way by the bus is not overtaken by what could now be decided here.
         lane = self._lanes.get(command.lane) if command.family == subjects.CONV else None
-        if lane is None and self._local and (writer := self._local.find(*place)):
+        writer = self._local.find(*place) if lane is None and self._local else None
+        if level_.isEnabledFor(logging.DEBUG):
+            log_.debug(
+                "command dispatched",
+                command=type(command).__name__,
+                stream=subjects.stream(*place),
+                is_local=writer is not None,
+                correlation_id=command.correlation_id,
+            )
+        if writer is not None:
             return writer.submit(command)
         if self._waiting >= self._waiting_max:
             future.set_exception(Unavailable("too many commands are waiting; try again"))

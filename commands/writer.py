@@ -9,6 +9,7 @@ load delays one conversation, never the partition. A command that comes too soon
 """
 
 import asyncio
+import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -41,6 +42,7 @@ PARKED_LANES_MAX = 10_000
 NAMED_MAX = 10  # correlation ids in a line about a group
 
 log_ = structlog.get_logger(__name__)
+level_ = logging.getLogger(__name__)  # asked before a line of debugging is made: structlog makes it first
 
 
 class PartitionWriter:
@@ -209,38 +211,25 @@ class PartitionWriter:
         self._queue.appendleft(pending)
 
     async def _append(self, group: Group) -> None:
+        self._debug("group decided", group, events=len(group.records))
         if group.records:
             try:
                 last = await self._append_records(group)
             except WrongSequence:
                 self._forget()
                 self._metrics.conflicts.inc()
-                log_.warning(
-                    "another writer appended; deciding again",
-                    stream=self.stream,
-                    correlation_ids=_named(pending for pending, _ in group.outcomes),
-                )
+                log_.warning("another writer appended; deciding again", **self._about(group))
                 self._decide_again(group)
                 return
             except LogUnavailable as error:
                 self._forget()
-                log_.warning(
-                    "the log took nothing; trying again",
-                    stream=self.stream,
-                    correlation_ids=_named(pending for pending, _ in group.outcomes),
-                    error=repr(error),
-                )
+                log_.warning("the log took nothing; trying again", **self._about(group, error=repr(error)))
                 self._decide_again(group)
                 await asyncio.sleep(RETRY_S)
                 return
             except LogError as error:
                 self._forget()
-                log_.error(
-                    "append failed",
-                    stream=self.stream,
-                    correlation_ids=_named(pending for pending, _ in group.outcomes),
-                    error=repr(error),
-                )
+                log_.error("append failed", **self._about(group, error=repr(error)))
                 for pending, _ in group.outcomes:
                     pending.refuse(Unavailable("the log did not take it; try again"))
                 return
@@ -248,9 +237,19 @@ class PartitionWriter:
             self._expected = last
             self._metrics.sequence.set(last)
             self._committed(group, first)
+            self._debug("group appended", group, first_sequence=first, last_sequence=last)
         for pending, outcome in group.outcomes:
             pending.settle(outcome)
         metrics.answered((pending.command, outcome) for pending, outcome in group.outcomes)
+
+    def _about(self, group: Group, *, named_max: int = NAMED_MAX, **more: Any) -> dict[str, Any]:
+        named = _named((pending for pending, _ in group.outcomes), named_max)
+        return {"stream": self.stream, "correlation_ids": named, **more}
+
+    def _debug(self, event: str, group: Group, **more: Any) -> None:
+        """A line for who follows a command: it names all of the group."""
+        if group.outcomes and level_.isEnabledFor(logging.DEBUG):
+            log_.debug(event, **self._about(group, named_max=GROUP_COMMANDS_MAX, **more))
 
     def _decide_again(self, group: Group) -> None:
         for pending, _ in group.outcomes:
@@ -394,6 +393,6 @@ class PartitionWriter:
         task.add_done_callback(self._background.discard)
 
 
-def _named(waiting: Iterable[Pending]) -> list[str]:
+def _named(waiting: Iterable[Pending], named_max: int = NAMED_MAX) -> list[str]:
     """The requests that commands are of, for a log line about them."""
-    return [pending.command.correlation_id for pending in islice(waiting, NAMED_MAX)]
+    return [pending.command.correlation_id for pending in islice(waiting, named_max)]

@@ -268,13 +268,7 @@ class Conversation(Aggregate):
             oldest = next(iter(self._receipts))
             self._forgotten_version = self._receipts.pop(oldest).version
             self._forgotten.add(*oldest)
-        self._receipts[event.actor_id, event.client_msg_id] = Receipt(
-            message_id=event.message_id,
-            seq=event.seq,
-            version=event.originator_version,
-            created_at=event.timestamp,
-            digest=content_digest(event.body, event.reply_to, event.mentions),
-        )
+        self._receipts[event.actor_id, event.client_msg_id] = Receipt.of(event)
 
     # -- snapshots ------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from domain.errors import Invalid
+from domain.events import MessagePosted
 from domain.ids import check_user_id
 
 TEXT_MAX = 8_192  # characters
@@ -73,3 +74,14 @@ class Receipt:
     version: int
     created_at: datetime
     digest: bytes
+
+    @classmethod
+    def of(cls, event: MessagePosted) -> "Receipt":
+        """That of the message that an event posted."""
+        return cls(
+            message_id=event.message_id,
+            seq=event.seq,
+            version=event.originator_version,
+            created_at=event.timestamp,
+            digest=content_digest(event.body, event.reply_to, event.mentions),
+        )

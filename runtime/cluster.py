@@ -70,7 +70,7 @@ class Cluster:
     Attributes:
         servers: NATS, Postgres, Valkey.
         settings: as the processes have them, once started.
-        gateway_urls: of the gateways, in their order; they keep their ports.
+        node_urls: by name, where each node shows its figures, which for a gateway is its API; they keep their ports.
         url: the front door, or the first gateway's without haproxy.
     """
 
@@ -85,7 +85,7 @@ class Cluster:
     ) -> None:
         self.servers = EmbeddedServers(data_dir, with_clickhouse=False, nats_servers=NATS_SERVERS)
         self.settings = settings
-        self.gateway_urls: list[str] = []
+        self.node_urls: dict[str, str] = {}
         self.url = ""
         self._prepare = prepare
         self._launcher = launcher
@@ -98,6 +98,11 @@ class Cluster:
         """The processes that run now, by name: `nats-0`, `postgres`, `writer-1`, `gateway-0`, `front`, …"""
         nodes = [*self._nodes, self._front] if self._front else self._nodes
         return {**self.servers.pids, **{node.name: node.pid for node in nodes if node.pid is not None}}
+
+    @property
+    def gateway_urls(self) -> list[str]:
+        """Of the gateways, in their order."""
+        return [url for name, url in sorted(self.node_urls.items()) if name.startswith("gateway")]
 
     def child(self, name: str) -> Child:
         """A server or a node by its name, as in `pids`.
@@ -169,20 +174,20 @@ class Cluster:
             else:
                 break
         self._nodes.append(node)
-        if url:
-            self.gateway_urls = sorted([*self.gateway_urls, url])
+        self.node_urls[name] = url
 
     def _node(self, name: str) -> tuple[Child, str]:
         """A node that is not started yet, and the URL it will have."""
         role = ROLES[name.partition("-")[0]]
         is_api = role == "api"  # which shows its figures at its own port
+        port = free_port()
         settings = replace(
             self.settings,
             node_id=name,
             host="127.0.0.1",
-            port=free_port() if is_api else 0,
+            port=port if is_api else 0,
             monitoring_host="127.0.0.1",
-            monitoring_port=0 if is_api else free_port(),
+            monitoring_port=0 if is_api else port,
         )
         log_path = self.servers.data_dir / "log" / f"{name}.log"
         spec = ChildSpec(
@@ -196,7 +201,7 @@ class Cluster:
             stop_timeout_s=STOP_TIMEOUT_S,
         )
         child = Child(spec)
-        return child, f"http://127.0.0.1:{settings.port}" if is_api else ""
+        return child, f"http://127.0.0.1:{port}"
 
     async def _start_front(self) -> None:
         """haproxy, where it is installed; without it clients choose a gateway themselves."""

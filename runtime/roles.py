@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from commands.receipts import Receipts
 from commands.repository import Repository
 from commands.snapshots import PostgresSnapshots
 from commands.writer import PartitionWriter
@@ -162,7 +163,7 @@ def writers(connections: Connections) -> Writers:
         return PartitionWriter(
             log,
             Repository(log, snapshots, family=family, partition=partition),
-            connections.queries,
+            Receipts(connections.queries, log, partition=partition),
             family=family,
             partition=partition,
             clock_ms=_clock_ms,

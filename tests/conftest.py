@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
 from runtime.embedded.child import free_port
 from runtime.embedded.nats import NatsServer
@@ -22,6 +23,21 @@ from tests.running import Running
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole-corpus", action="store_true", help="import all of the shared IRC logs, not two files")
+
+
+# How long an example takes says how busy the machine is, not whether it is right.
+settings.register_profile("riverrun", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("riverrun")
+
+# They load the machine for a minute, or wait for timers of seconds. Begun first, so beside each other, they leave the
+# others in peace, and neither worker waits for the other's last file.
+LONG_FILES = ("tests/runtime/test_cluster.py", "tests/test_faults.py", "tests/test_soak.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # of several processes; one alone fails sooner on what is quick
+        order = {name: place for place, name in enumerate(LONG_FILES)}
+        items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 
 @pytest.fixture

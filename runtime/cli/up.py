@@ -67,8 +67,12 @@ async def _up(settings: Settings, data_dir: Path, stop: asyncio.Event) -> None:
         )
 
         def ready(url: str) -> None:
-            _record(data_dir, settings, url, servers.pids)
-            servers.on_restart(lambda: _record(data_dir, settings, url, servers.pids))
+            def record() -> None:
+                monitoring_urls = {settings.node_id: _monitoring_url(settings) or url}
+                _record(data_dir, settings, url, servers.pids, monitoring_urls)
+
+            record()
+            servers.on_restart(record)
             sys.stdout.write(_banner(url, data_dir))
             sys.stdout.flush()
 
@@ -88,7 +92,7 @@ async def _up_cluster(settings: Settings, data_dir: Path, stop: asyncio.Event) -
     cluster = Cluster(data_dir, settings, lambda settings: _with_keys(settings, data_dir))
 
     def record() -> None:
-        _record(data_dir, cluster.settings, cluster.url, cluster.pids)
+        _record(data_dir, cluster.settings, cluster.url, cluster.pids, cluster.node_urls)
 
     try:
         await unless_stopped(cluster.start(), stop, grace_s=0)
@@ -122,12 +126,15 @@ def _with_keys(settings: Settings, data_dir: Path) -> Settings:
     return replace(settings, jwt_secret_file=jwt_secret, cursor_key_file=cursor_key)
 
 
-def _record(data_dir: Path, settings: Settings, url: str, pids: dict[str, int]) -> None:
+def _record(
+    data_dir: Path, settings: Settings, url: str, pids: dict[str, int], monitoring_urls: dict[str, str]
+) -> None:
     """Write `run.json`: whole or not at all, and for its owner only, for it holds the servers' passwords."""
     record = {
         "url": url,
         "pid": os.getpid(),
         "pids": pids,
+        "monitoring_urls": monitoring_urls,
         "partitions": settings.partitions,
         "nats_url": settings.nats_url,
         "nats_monitoring_url": settings.nats_monitoring_url,
@@ -141,6 +148,14 @@ def _record(data_dir: Path, settings: Settings, url: str, pids: dict[str, int]) 
         json.dump(record, file, indent=2)
         file.write("\n")
     draft.rename(data_dir / RUN_RECORD)
+
+
+def _monitoring_url(settings: Settings) -> str:
+    """Of the listener that a port is set for, else ""."""
+    host, port = settings.monitoring_host, settings.monitoring_port
+    if not port:
+        return ""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _banner(url: str, data_dir: Path) -> str:

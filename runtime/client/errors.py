@@ -57,7 +57,7 @@ class ConnectionLost(ClientError):
 
 # Close codes of the protocol after which the same connect may succeed; 1001, 1006 and 1012 are those of a
 # server or a network that went away.
-RECONNECT_CODES = frozenset({1001, 1006, 1011, 1012, 1013, 3001, 3008, 3010, 3011})
+RECONNECT_CODES = frozenset({1001, 1006, 1011, 1012, 1013, 3001, 3008, 3009, 3010, 3011})
 
 
 class SessionClosed(ClientError):

@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
@@ -14,6 +15,7 @@ from tests.api.sockets import (
     Client,
     OpenWorld,
     World,
+    eventually,
     message,
     open_world_fixture,  # noqa: F401  # the fixture `open_world`
 )
@@ -318,3 +320,21 @@ async def test_one_session_more_than_a_user_may_have_is_refused(open_world: Open
             while world.gateway.session_count == 3:
                 await asyncio.sleep(0.005)
         assert isinstance(await world.connect("bob"), Client)
+
+
+async def test_one_session_more_than_a_gateway_holds_is_sent_away_until_there_is_room(open_world: OpenWorld) -> None:
+    async with open_world(limits=SessionLimits(in_all=2)) as world:
+        first, _ = await world.connect("bob"), await world.connect("carol")
+        third = await world.open()
+        answer = await third.request("connect", token=world.token("dave"))
+        assert (answer["error"]["code"], answer["error"]["retryable"]) == ("unavailable", True)
+        assert await third.closed() == 3011
+        async with httpx.AsyncClient() as client:
+            stream = await client.get(
+                f"{world.url}/v1/stream", headers={"authorization": f"Bearer {world.token('dave')}"}
+            )
+        assert (stream.status_code, stream.json()["code"]) == (503, "unavailable")
+        assert world.gateway.session_count == 2  # those who were refused left nothing
+        await first.close()
+        await eventually(lambda: world.gateway.session_count == 1)
+        assert isinstance(await world.connect("dave"), Client)

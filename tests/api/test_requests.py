@@ -1,8 +1,10 @@
 """What goes wrong inside: told to the log with everything, to the client with nothing but the code."""
 
+import logging
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 import pytest_asyncio
 import structlog
 from starlette.applications import Starlette
@@ -46,3 +48,15 @@ async def test_a_limit_says_when_to_come_again(broken: httpx.AsyncClient) -> Non
     response = await broken.get("/busy")
     assert assert_problem(response, 429, "rate_limited")["retry_after"] == 7
     assert response.headers["retry-after"] == "7"
+
+
+async def test_at_debug_every_answer_is_told_and_else_none(
+    broken: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+        await broken.get("/busy")
+        assert logs == []
+        caplog.set_level(logging.DEBUG)
+        await broken.get("/busy", headers={"x-request-id": "abc"})
+    (line,) = logs
+    assert (line["event"], line["status"], line["correlation_id"]) == ("request answered", 429, "abc")

@@ -8,12 +8,12 @@ from typing import Any
 
 from commands.conversations import ConversationResult, CreateConversation
 from commands.messages import MessageResult, PostMessage
-from commands.ports import Snapshot
+from commands.ports import ReceiptLookup, Snapshot
 from commands.repository import Repository
 from commands.writer import PartitionWriter
 from domain.errors import Unavailable
 from domain.events import Event, MessagePosted
-from domain.messages import Receipt, content_digest
+from domain.messages import Receipt
 from streams import codec, subjects
 from streams.ports import Delivery, Log, LogError, Record
 
@@ -91,13 +91,7 @@ class LogReceipts:
                 sender_id,
                 client_msg_id,
             ):
-                return Receipt(
-                    event.message_id,
-                    event.seq,
-                    event.originator_version,
-                    event.timestamp,
-                    content_digest(event.body, event.reply_to, event.mentions),
-                )
+                return Receipt.of(event)
         return None
 
 
@@ -111,7 +105,7 @@ async def writing(
     *,
     family: str = subjects.CONV,
     snapshots: Snapshots | None = None,
-    receipts: LogReceipts | None = None,
+    receipts: ReceiptLookup | None = None,
     clock_ms: Callable[[], int] = wall_ms,
     queue_max: int = 10_000,
     cache_bytes: int = 1 << 26,

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import itertools
+import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from commands.command import Result
 from commands.conversations import ChangeMembers, ConversationResult, CreateConversation
@@ -293,3 +295,25 @@ async def test_too_many_commands_on_their_way_are_refused(deployment: Deployment
         await futures[2]
     for future in futures:
         future.cancel()
+
+
+@pytest.mark.parametrize("remote", [True, False])
+async def test_a_command_can_be_followed_by_its_id(
+    deployment: Deployment, remote: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with deployment.node("a") as node:
+        await eventually(lambda: len(owned(node)) == ALL)
+        router = deployment.router(None if remote else node)
+        conversation = await create(router, 0)
+        post = msgspec.structs.replace(message(conversation, "m1"), correlation_id="c-1")
+        with capture_logs() as quiet:
+            await router.dispatch(post)
+        caplog.set_level(logging.DEBUG)
+        with capture_logs() as lines:
+            await router.dispatch(post)
+            await router.dispatch(msgspec.structs.replace(message(conversation, "m2"), correlation_id="c-2"))
+    assert quiet == []
+    of_it = [line for line in lines if "c-2" in (line.get("correlation_id"), *line.get("correlation_ids", []))]
+    assert [line["event"] for line in of_it] == ["command dispatched", "group decided", "group appended"]
+    assert of_it[0]["is_local"] is not remote
+    assert of_it[2]["last_sequence"] == await deployment.log.last_sequence("CONV-0")

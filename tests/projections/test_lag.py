@@ -39,10 +39,14 @@ class Looks:
         self.lag = Lag(self.log, "test", STREAM, clock=lambda: self.now_s)
 
     async def at(self, end: int | None, position: int) -> tuple[float | None, float | None]:
+        await self.unseen(end, position)
+        return shown("events"), shown("seconds")
+
+    async def unseen(self, end: int | None, position: int) -> None:
+        """A look whose outcome nobody reads: that costs a walk through all metrics."""
         self.log.end, self.lag.position = end, position
         await self.lag.look()
         self.now_s += 1
-        return shown("events"), shown("seconds")
 
 
 @pytest.fixture
@@ -73,7 +77,7 @@ async def test_while_the_log_is_away_what_is_known_to_wait_grows_older(looks: Lo
 
 async def test_of_a_reader_that_stands_for_long_the_beginning_is_not_forgotten(looks: Looks) -> None:
     for end in range(1, LOOKS_MAX + 10):
-        await looks.at(end, 0)
+        await looks.unseen(end, 0)
     assert await looks.at(LOOKS_MAX + 10, 0) == (LOOKS_MAX + 10, LOOKS_MAX + 9)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from api.sessions import CloseCode
 from runtime.bench.socket import close_sockets, open_socket, open_sockets
 from runtime.client import SUBPROTOCOL, ApiError, ConnectionLost, SessionClosed, WebSocketClient
+from runtime.client.errors import RECONNECT_CODES
 
 Behaviour = Callable[[ServerConnection], Awaitable[None]]
 
@@ -83,11 +85,15 @@ async def test_pushes_come_in_order_and_an_empty_object_is_none() -> None:
     [
         (3001, True),
         (3008, True),
+        (3009, True),
         (3010, True),
+        (3011, True),
+        (1011, True),
         (1012, True),
         (3500, False),
         (3501, False),
         (3502, False),
+        (3503, False),
         (3504, False),
     ],
 )
@@ -104,6 +110,10 @@ async def test_the_end_of_a_session_says_whether_to_reconnect(close_code: int, r
             await client.send("7", "after the end")
         with pytest.raises(SessionClosed):
             _ = [push async for push in client.pushes()]
+
+
+def test_the_client_comes_back_after_every_close_code_that_says_so() -> None:
+    assert {code for code in RECONNECT_CODES if code >= 3000} == {code for code in CloseCode if code < 3500}
 
 
 async def test_a_token_that_is_refused_closes_the_opening_session() -> None:

@@ -91,8 +91,10 @@ async def test_its_processes_replace_each_other_and_nothing_acked_is_lost(tmp_pa
         assert set(found["ends"]) == PLACES
         urls = [node["url"] for _, node in sorted(found["nodes"].items()) if node.get("url")]
         assert len(urls) == 2
-        shown = sorted(name for name, node in found["nodes"].items() if node.get("monitoring_url"))
-        assert shown == sorted(name for name in names if not name.startswith("gateway"))
+        shown = {name: node["monitoring_url"] for name, node in found["nodes"].items() if node.get("monitoring_url")}
+        assert sorted(shown) == sorted(name for name in names if not name.startswith("gateway"))
+        gateways = dict(zip(("gateway-0", "gateway-1"), urls, strict=True))
+        assert cluster.run_json()["monitoring_urls"] == {**shown, **gateways}
 
         stop, acked = asyncio.Event(), list[list[int]]()
         async with (

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from runtime.client import HttpClient, Retry, WebSocketClient
+from runtime.client import ApiError, HttpClient, Retry, WebSocketClient
 from runtime.embedded.child import free_port
 from runtime.embedded.nats import NatsServer
 from runtime.embedded.servers import EmbeddedServers
@@ -84,7 +84,7 @@ async def deployment(
 
 async def test_roles_in_processes_of_their_own_are_one_riverrun(deployment: Deployment) -> None:
     async with AsyncExitStack() as stack:
-        _, url = await stack.enter_async_context(deployment.role("api"))
+        _, url = await stack.enter_async_context(deployment.role("api", RIVERRUN_MAX_SESSIONS="1"))
         for name in ("projector", "fanout", "writer"):
             await stack.enter_async_context(deployment.role(name))
         alice = await stack.enter_async_context(HttpClient(url, deployment.token("alice")))
@@ -103,6 +103,9 @@ async def test_roles_in_processes_of_their_own_are_one_riverrun(deployment: Depl
         assert pushed == list(range(1, 21))
         texts = [message["body"]["text"] async for message in alice.messages(conversation)]
         assert texts == [f"message {number}" for number in range(20)]
+
+        with pytest.raises(ApiError, match="unavailable: this server has 1 sessions, as many as it may"):
+            await WebSocketClient(url, deployment.token("carol")).connect()
 
 
 async def test_a_killed_writer_is_replaced_and_nothing_acked_is_lost_or_doubled(deployment: Deployment) -> None:
