@@ -27,6 +27,7 @@ from commands.messages import MessageResult, PostMessage
 from domain.errors import DomainError, Invalid, NotFound, Unavailable
 from domain.ids import check_user_id, parse_id
 from projections.pages import EventsPage, MembersPage, MessagesPage, Positions, Standing
+from projections.tiers.history import Tiered
 from streams.public import ConversationView
 
 SETTLED_S: Final = 1.0  # the read models are milliseconds behind; more only under a flood
@@ -196,7 +197,7 @@ async def members(context: ApiContext, principal: Principal, conversation_id: st
 
 async def history(
     context: ApiContext, principal: Principal, conversation_id: str, query: MessagesQuery
-) -> MessagesPage:
+) -> Tiered[MessagesPage]:
     """A page of messages, ascending.
 
     Raises:
@@ -221,7 +222,9 @@ async def history(
     )
 
 
-async def events(context: ApiContext, principal: Principal, conversation_id: str, query: EventsQuery) -> EventsPage:
+async def events(
+    context: ApiContext, principal: Principal, conversation_id: str, query: EventsQuery
+) -> Tiered[EventsPage]:
     """A page of events, by version: how a gap is filled.
 
     Raises:
