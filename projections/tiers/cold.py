@@ -69,7 +69,7 @@ class Cold:
     """
 
     def __init__(self, rows: ColdRows, *, partitions: int) -> None:
-        self._rows = rows
+        self.rows = rows
         self._partitions = partitions
 
     async def messages(self, conversation_id: int, seqs: Sequence[int]) -> dict[int, Row]:
@@ -104,7 +104,7 @@ class Cold:
     async def _query(self, sql: str, values: dict[str, Any]) -> Sequence[Sequence[Any]]:
         try:
             async with asyncio.timeout(PAGE_S):
-                return await self._rows.query(sql, values)
+                return await self.rows.query(sql, values)
         except (LogUnavailable, TimeoutError) as error:
             raise Unavailable("this is in the archive, which cannot be reached; try again") from error
 

@@ -23,17 +23,28 @@ _COLUMNS: Final = {
     "changes": "type, version, occurred_at, actor_id, data",
 }
 
-_MAY_LEAVE: Final = f"""
-    SELECT month.conversation_id, {{columns}} FROM {{partition}} month
+_LEAVING: Final = f"""
+    FROM {{partition}} month
         JOIN conversations USING (conversation_id) JOIN {LEAVING} ON leaving.kind = conversations.kind
-    WHERE (month.conversation_id, month.{{number}}) > (%(id)s, %(number)s)
-        AND EXISTS (SELECT FROM {{model}} later WHERE later.conversation_id = month.conversation_id
-            AND later.{{number}} > month.{{number}} AND later.{{moment}} < leaving.horizon)
+    WHERE EXISTS (SELECT FROM {{model}} later WHERE later.conversation_id = month.conversation_id
+        AND later.{{number}} > month.{{number}} AND later.{{moment}} < leaving.horizon)"""
+_COUNT: Final = f"SELECT count(*) {_LEAVING}"
+_MAY_LEAVE: Final = f"""
+    SELECT month.conversation_id, {{columns}} {_LEAVING}
+        AND (month.conversation_id, month.{{number}}) > (%(id)s, %(number)s)
     ORDER BY month.conversation_id, month.{{number}} LIMIT %(limit)s"""
 
 _DELETE: Final = """
     DELETE FROM {partition} month USING unnest(%s::int8[], %s::int8[]) AS gone (conversation_id, number)
     WHERE month.conversation_id = gone.conversation_id AND month.{number} = gone.number"""
+
+
+async def may_leave(connection: Connection, month: Month, leaving: Leaving) -> int:
+    """How many rows of a month may leave by the policy."""
+    statement = _COUNT.format(**_names(month)).encode()
+    row = await (await connection.execute(statement, leaving_values(leaving))).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 async def clear(connection: Connection, cold: Cold, month: Month, *, leaving: Leaving) -> Moved | None:
@@ -47,13 +58,7 @@ async def clear(connection: Connection, cold: Cold, month: Month, *, leaving: Le
         Busy: nothing is left, and the month could not be taken away; the next round tries again.
         Unavailable: ClickHouse does not answer. psycopg.OperationalError: Postgres went away.
     """
-    names = {
-        "model": month.model,
-        "partition": month.partition,
-        "number": NUMBER[month.model],
-        "moment": MOMENT[month.model],
-        "columns": ", ".join(f"month.{column}" for column in _COLUMNS[month.model].split(", ")),
-    }
+    names = _names(month)
     at, gone, conversations, differing = (0, 0), 0, set[int](), set[int]()
     while True:
         values = {**leaving_values(leaving), "id": at[0], "number": at[1], "limit": BATCH}
@@ -75,6 +80,17 @@ async def clear(connection: Connection, cold: Cold, month: Month, *, leaving: Le
     if differing:
         raise Differs(month, sorted(differing))
     return moved if gone or not kept else None
+
+
+def _names(month: Month) -> dict[str, str]:
+    """What a statement is about."""
+    return {
+        "model": month.model,
+        "partition": month.partition,
+        "number": NUMBER[month.model],
+        "moment": MOMENT[month.model],
+        "columns": ", ".join(f"month.{column}" for column in _COLUMNS[month.model].split(", ")),
+    }
 
 
 async def _compare(cold: Cold, month: Month, rows: Sequence[Row]) -> tuple[list[tuple[int, int]], set[int]]:

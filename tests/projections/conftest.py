@@ -1,7 +1,7 @@
 """A migrated database, emptied for every test, and a log in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -12,8 +12,10 @@ from migrations.postgres.apply import upgrade
 from projections.progress import Progress
 from projections.projection import Projection
 from projections.tables import metadata
+from projections.tiers.months import MODELS, warm_months
 from streams.memory import MemoryLog
 from streams.topology import Topology
+from tests.projections.archived import ColdStore
 from tests.projections.workers import Project, Workers, projections, running
 
 TABLES = ", ".join(metadata.tables)
@@ -55,3 +57,20 @@ def project(pool: AsyncConnectionPool, log: MemoryLog, progress: Progress) -> Pr
         return running(log, pool, progress, chosen or projections())
 
     return make
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ColdStore]:
+    """ClickHouse in this process: 400 MB that it never gives back, so there is one."""
+    store = ColdStore(tmp_path_factory.mktemp("cold") / "clickhouse")
+    yield store
+    store.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def months(pool: AsyncConnectionPool) -> None:
+    """No month of another test is left."""
+    async with pool.connection() as connection:
+        for model in MODELS:
+            for month in await warm_months(connection, model):
+                await connection.execute(f"DROP TABLE {month.partition}".encode())

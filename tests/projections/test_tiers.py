@@ -1,11 +1,10 @@
 """Months that leave Postgres for ClickHouse, and reading across both as if nothing had happened."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-import pytest_asyncio
 from psycopg_pool import AsyncConnectionPool
 
 from domain.conversations import Conversation
@@ -31,23 +30,6 @@ from tests.projections.workers import Project, applied, rows
 HORIZON = datetime(2026, 6, 1, tzinfo=UTC)
 ALL = dict.fromkeys(KINDS, HORIZON)
 WARM_SEQS = "SELECT seq FROM messages ORDER BY seq"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ColdStore]:
-    store = ColdStore(tmp_path_factory.mktemp("cold") / "clickhouse")
-    yield store
-    store.close()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def months(pool: AsyncConnectionPool) -> AsyncIterator[None]:
-    """No month of another test is left."""
-    async with pool.connection() as connection:
-        for model in ("messages", "changes"):
-            for month in await warm_months(connection, model):
-                await connection.execute(f"DROP TABLE {month.partition}".encode())
-    yield
 
 
 async def a_year(log: MemoryLog, project: Project, store: ColdStore, *, messages: int = 40) -> Conversation:

@@ -1,0 +1,59 @@
+"""A mover as a process of its own, to be killed; it asks the tests' own process, which has ClickHouse, over a socket."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from psycopg_pool import AsyncConnectionPool
+
+from projections.tiers.cold import Cold, ColdRows
+from projections.tiers.policy import WarmPolicy
+from projections.tiers.scheduler import StoreScheduler
+
+LINE_MAX = 1 << 26
+
+
+class RemoteRows:
+    """`projections.tiers.cold.ColdRows` of another process."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=LINE_MAX)
+        writer.write(json.dumps([sql, dict(parameters or {})]).encode() + b"\n")
+        rows: Sequence[Sequence[Any]] = json.loads(await reader.readline())
+        writer.close()
+        return rows
+
+
+@asynccontextmanager
+async def serving(rows: ColdRows) -> AsyncIterator[int]:
+    """Answer `RemoteRows` on a port."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if line := await reader.readline():
+            sql, parameters = json.loads(line)
+            writer.write(json.dumps([list(row) for row in await rows.query(sql, parameters)]).encode() + b"\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=LINE_MAX)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def main(postgres_url: str, port: int, now: datetime) -> None:
+    async with AsyncConnectionPool(postgres_url, kwargs={"autocommit": True}, open=False) as pool:
+        cold = Cold(RemoteRows(port), partitions=1)
+        scheduler = StoreScheduler(pool, cold, WarmPolicy.parse("2"), now=lambda: now)
+        print("began", flush=True)
+        async for _ in scheduler.round():
+            pass
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), datetime.fromisoformat(sys.argv[3])))
