@@ -93,7 +93,7 @@ _COLD_OTHERS: Final = """
         AND type != {posted:String} AND match(subject, {of_conversations:String})
     LIMIT 1 BY subject, version"""
 
-_OF_CONVERSATIONS: Final = rf"^{subjects.CONV}\.[0-9]+\.[0-9]+$"  # not of reservations and pairs
+OF_CONVERSATIONS: Final = rf"^{subjects.CONV}\.[0-9]+\.[0-9]+$"  # not of reservations and pairs
 _SLICE: Final = timedelta(days=1)  # of events that are brought here at a time
 
 
@@ -166,5 +166,5 @@ def _period(start: datetime, end: datetime) -> dict[str, object]:
     return {
         "start": round(start.timestamp() * 1000),
         "end": round(end.timestamp() * 1000),
-        "of_conversations": _OF_CONVERSATIONS,
+        "of_conversations": OF_CONVERSATIONS,
     }

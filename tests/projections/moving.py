@@ -1,4 +1,4 @@
-"""A mover as a process of its own, to be killed; it asks the tests' own process, which has ClickHouse, over a socket."""
+"""A mover as a process of its own, to be killed. It asks the tests' own process, which has ClickHouse, by a socket."""
 
 import asyncio
 import json

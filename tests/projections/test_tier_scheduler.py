@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import psycopg
+import pytest
 import pytest_asyncio
 from psycopg_pool import AsyncConnectionPool
 
@@ -19,6 +20,7 @@ from projections.tiers.months import MODELS, warm_months
 from projections.tiers.moves import move
 from projections.tiers.policy import KINDS, WarmPolicy
 from projections.tiers.scheduler import Step, StoreScheduler
+from projections.verification import CannotCompare, verify
 from streams.memory import MemoryLog
 from tests.projections.archived import ColdStore
 from tests.projections.history import STREAM, History
@@ -124,6 +126,29 @@ async def test_a_random_walk_reads_the_source_while_months_move(
         assert msgspec.to_builtins(page.messages) == expected
         touched.add(tiers)
     assert touched == {("warm",), ("cold",), ("warm", "cold")}
+
+
+async def test_verification_compares_what_has_moved_through_the_archive(
+    database: str, log: MemoryLog, pool: AsyncConnectionPool, store: ColdStore, chats: list[Conversation]
+) -> None:
+    async def differing(cold: ColdStore | None = store) -> list[tuple[str, int | None]]:
+        report = await verify(log, database, partitions=1, wait_s=0.2, cold=cold)
+        return [(difference.where, difference.conversation_id) for difference in report.differences]
+
+    assert await differing(None) == []
+    await steps(scheduler(pool, store))
+    assert await differing() == []
+    with pytest.raises(CannotCompare):
+        await differing(None)
+    first, second = int(chats[0].id), int(chats[1].id)
+    async with pool.connection() as connection:  # of a month that is warm: the archive is no excuse
+        await connection.execute("DELETE FROM messages WHERE conversation_id = %s AND seq = 195", (first,))
+    assert await differing() == [("messages", first)]
+    for table in ("messages", "events"):
+        where = f"version = 9 AND {'conversation_id' if table == 'messages' else 'subject'}"
+        key = second if table == "messages" else f"'conv.0.{second}'"
+        store.execute(f"ALTER TABLE {table} DELETE WHERE {where} = {key} SETTINGS mutations_sync = 1")
+    assert await differing() == [("messages", first), ("messages", second), ("changes", second)]
 
 
 async def test_a_mover_killed_at_any_statement_has_done_all_or_nothing(
