@@ -57,6 +57,8 @@ _HAS_MOVED: Final = """
     SELECT EXISTS (SELECT FROM tier_moves WHERE model = 'messages' AND month_end > coalesce(
         (SELECT created_at FROM conversations WHERE conversation_id = %(id)s), '-infinity'))"""
 
+_ANY_MOVED: Final = "SELECT EXISTS (SELECT FROM tier_moves)"
+
 _from_json = msgspec.json.decode
 
 P = TypeVar("P")
@@ -156,6 +158,10 @@ class History:
         digest = content_digest(_from_json(body), reply_to, _from_json(mentions))
         return Receipt(message_id, seq, version, created_at, digest)
 
+    async def _has_moved(self) -> bool:
+        """Whether anything has ever left the warm tier."""
+        return bool((await self._database.rows(_ANY_MOVED, {}))[0][0])
+
     async def _standing(self, conversation_id: int, user_id: str | None) -> "_Standing":
         """The last numbers of a conversation of which nothing was found. That may mean a stranger."""
         rows = await self._database.rows(_STANDING, {"id": conversation_id, "user": user_id})
@@ -171,7 +177,13 @@ class History:
         missing = [number for number in owed if number not in found]
         if not missing:
             return [found[number] for number in owed], (WARM,)
-        cold = await ask(conversation_id, missing)
+        try:
+            cold = await ask(conversation_id, missing)
+        except Unavailable:
+            if await self._has_moved():
+                raise
+            # Not of the cold tier, but an event that a projection passed over (`projections.dead`).
+            return [found[number] for number in owed if number in found], (WARM,)
         lost = [number for number in missing if number not in cold]
         end = owed.stop
         if lost:

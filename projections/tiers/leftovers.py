@@ -12,8 +12,9 @@ import psycopg
 from projections.projection import Connection
 from projections.reading import Row
 from projections.tiers.cold import Cold
-from projections.tiers.months import MOMENT, NUMBER, Leaving, Month, leaving_values
+from projections.tiers.months import MOMENT, NUMBER, Month, leaving_values
 from projections.tiers.moves import LEAVING, PATIENCE_MS, Busy, Differs, Moved, lock, record
+from projections.tiers.policy import Leaving
 
 BATCH: Final = 1_000  # rows compared, and deleted, at a time
 

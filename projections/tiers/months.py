@@ -1,19 +1,16 @@
 """The months that the warm tier is partitioned by: which there are, and which are old enough to leave."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from projections.projection import Connection
+from projections.tiers.policy import Leaving
 
 MODELS: Final = ("messages", "changes")  # the read models that are partitioned by month
 
 NUMBER: Final = {"messages": "seq", "changes": "version"}  # what their rows are numbered by, without a hole
 
 MOMENT: Final = {"messages": "created_at", "changes": "occurred_at"}
-
-# Kinds of conversations of which rows leave a month, each with the first moment of which all rows stay warm.
-Leaving: TypeAlias = Mapping[str, datetime]
 
 _PARTITIONS: Final = """
     SELECT child.relname, pg_total_relation_size(child.oid), greatest(child.reltuples, 0)::int8
@@ -57,9 +54,3 @@ async def warm_months(connection: Connection, model: str) -> list[Month]:
 def leaving_values(leaving: Leaving) -> dict[str, Any]:
     """As parameters of a statement."""
     return {"kinds": list(leaving), "horizons": list(leaving.values())}
-
-
-def month_before(moment: datetime, months: int) -> datetime:
-    """The first moment of the month that is so many before that of another moment."""
-    number = moment.year * 12 + moment.month - 1 - months
-    return datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC)

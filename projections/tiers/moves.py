@@ -23,7 +23,8 @@ from projections.projection import Connection
 from projections.tables import metadata
 from projections.tiers import sums
 from projections.tiers.cold import ColdRows
-from projections.tiers.months import MOMENT, NUMBER, Leaving, Month, leaving_values
+from projections.tiers.months import MOMENT, NUMBER, Month, leaving_values
+from projections.tiers.policy import Leaving
 
 # Whoever reads waits behind a swap that waits: so long at the most, and then readers go first again. Most reads take
 # milliseconds; a long one, as a verification's, makes the move try again, and give up until the next round.

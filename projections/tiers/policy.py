@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, get_args
+from datetime import UTC, datetime
+from typing import Final, TypeAlias, get_args
 
 from domain.members import Kind
-from projections.tiers.months import Leaving, Month, month_before
+
+# Kinds of conversations of which rows leave a month, each with the first moment of which all rows stay warm.
+Leaving: TypeAlias = Mapping[str, datetime]
 
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 
@@ -35,14 +37,20 @@ class WarmPolicy:
 
     def horizons(self, now: datetime) -> Leaving:
         """Of each kind that leaves at all, the first moment that stays warm."""
-        return {kind: month_before(now, months - 1) for kind, months in self.months.items() if months}
+        return {kind: _month_before(now, months - 1) for kind, months in self.months.items() if months}
 
-    def leaving(self, month: Month, now: datetime) -> Leaving:
-        """The kinds that are to leave a month, each with its horizon."""
-        return {kind: horizon for kind, horizon in self.horizons(now).items() if month.end <= horizon}
+    def leaving(self, end: datetime, now: datetime) -> Leaving:
+        """The kinds that are to leave a month that ends at a moment, each with its horizon."""
+        return {kind: horizon for kind, horizon in self.horizons(now).items() if end <= horizon}
 
 
 def _months(text: str) -> int:
     if not text.isdecimal():
         raise ValueError(f"{text!r} is no number of months")
     return int(text)
+
+
+def _month_before(moment: datetime, months: int) -> datetime:
+    """The first moment of the month that is so many before that of another moment."""
+    number = moment.year * 12 + moment.month - 1 - months
+    return datetime(number // 12, number % 12 + 1, 1, tzinfo=UTC)

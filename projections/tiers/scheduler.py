@@ -19,9 +19,9 @@ from projections.projection import Connection
 from projections.tiers import sums
 from projections.tiers.cold import Cold
 from projections.tiers.leftovers import clear, may_leave
-from projections.tiers.months import MODELS, Leaving, Month, warm_months
+from projections.tiers.months import MODELS, Month, warm_months
 from projections.tiers.moves import Busy, Differs, move
-from projections.tiers.policy import WarmPolicy
+from projections.tiers.policy import Leaving, WarmPolicy
 from streams.ports import LogUnavailable
 
 LOCK: Final = 0x52695665_00000003  # "RiVe", 3: the advisory lock of the one that moves
@@ -88,7 +88,7 @@ class StoreScheduler:
                 return
             for model in MODELS:
                 for month in await warm_months(connection, model):
-                    leaving = self._policy.leaving(month, self._now())
+                    leaving = self._policy.leaving(month.end, self._now())
                     if leaving and (step := await self._step(connection, month, leaving, dry_run=dry_run)):
                         yield step
 

@@ -16,6 +16,7 @@ from projections.verification import verify as compare
 from runtime.cli import fail
 from runtime.cli.target import Target, resolve_target
 from runtime.cli.token import DURATION, UNIT_S
+from runtime.embedded.clickhouse import ClickHouse
 from streams.jetstream import JetStream
 from streams.ports import LogError
 
@@ -52,9 +53,13 @@ def verify(
 
 async def _compare(target: Target, wait_s: float) -> Report:
     jetstream = await JetStream.connect(target.nats_url, name="riverrun-verify")
+    archive = ClickHouse(target.clickhouse_url)  # opened only where rows have left Postgres
     try:
-        return await compare(jetstream.log, target.postgres_url, partitions=target.partitions, wait_s=wait_s)
+        return await compare(
+            jetstream.log, target.postgres_url, partitions=target.partitions, wait_s=wait_s, cold=archive
+        )
     finally:
+        await archive.close()
         await jetstream.close()
 
 

@@ -5,12 +5,14 @@ Importing and opening it costs about 1.3 s and 400 MB: `open` runs behind the st
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import Any
 
 import structlog
+
+from streams.ports import LogUnavailable
 
 LEDGER = """
 CREATE TABLE IF NOT EXISTS schema_migrations
@@ -56,15 +58,21 @@ class ClickHouse:
         assert self._opening is not None
         await asyncio.shield(self._opening)
 
-    async def query(self, sql: str) -> Sequence[Sequence[Any]]:
-        """The rows a statement answers with.
+    async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+        """The rows a statement answers with; `{name:Type}` in it is a parameter.
 
         Raises:
+            LogUnavailable: there is no ClickHouse at the URL, or it does not answer.
             clickhouse_connect.driver.exceptions.Error: ClickHouse refused it.
         """
-        await self.ready()
+        from clickhouse_connect.driver.exceptions import OperationalError
+
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._query, sql)
+        try:
+            await self.ready()
+            return await loop.run_in_executor(self._thread, self._query, sql, parameters)
+        except OperationalError as error:
+            raise LogUnavailable(f"ClickHouse: {' '.join(str(error).split())}") from error
 
     async def close(self) -> None:
         """Finish what runs and close the database. Idempotent."""
@@ -89,8 +97,8 @@ class ClickHouse:
                         self._client.command(statement)
                 self._client.insert("schema_migrations", [[file.name]], column_names=["name"])
 
-    def _query(self, sql: str) -> Sequence[Sequence[Any]]:
-        rows: Sequence[Sequence[Any]] = self._client.query(sql).result_rows
+    def _query(self, sql: str, parameters: Mapping[str, Any] | None) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = self._client.query(sql, parameters=dict(parameters or {})).result_rows
         return rows
 
     def _close(self) -> None:

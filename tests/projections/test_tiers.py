@@ -17,9 +17,9 @@ from projections.sync import SyncQueries
 from projections.tiers import moves
 from projections.tiers.cold import Cold
 from projections.tiers.leftovers import clear
-from projections.tiers.months import Leaving, Month, warm_months
+from projections.tiers.months import Month, warm_months
 from projections.tiers.moves import Differs, move
-from projections.tiers.policy import KINDS
+from projections.tiers.policy import KINDS, Leaving
 from streams.codec import decode
 from streams.cursor import Cursor
 from streams.memory import MemoryLog
@@ -203,6 +203,31 @@ async def test_without_clickhouse_cold_pages_are_unavailable_and_no_others(
                 await read()
         with pytest.raises(NotFound):  # a stranger learns nothing of it
             await queries.messages_page(id_, "eve", before=5, after=None, limit=2)
+    finally:
+        store.down = False
+
+
+@pytest.mark.usefixtures("months")
+async def test_what_a_projection_passed_over_comes_from_the_archive(
+    pool: AsyncConnectionPool, log: MemoryLog, project: Project, store: ColdStore
+) -> None:
+    conversation = await a_year(log, project, store)
+    queries = Queries(pool, cold=Cold(store, partitions=1))
+
+    async def read() -> tuple[list[int], tuple[str, ...]]:
+        page, tiers = await queries.messages_page(int(conversation.id), "ann", before=8, after=None, limit=4)
+        return [message.seq for message in page.messages], tiers
+
+    async with pool.connection() as connection:
+        await connection.execute("DELETE FROM messages WHERE seq = 6")
+    assert await read() == ([4, 5, 6, 7], ("warm", "cold"))
+    store.down = True
+    try:
+        assert await read() == ([4, 5, 7], ("warm",))  # nothing has left, so ClickHouse is not needed
+        store.down = False
+        store.execute("ALTER TABLE messages DELETE WHERE seq = 6 SETTINGS mutations_sync = 1")
+        with pytest.raises(Unavailable, match="6"):
+            await read()
     finally:
         store.down = False
 
