@@ -17,6 +17,7 @@ from domain.ids import USER_ID_MAX
 from domain.members import MEMBERS_PER_COMMAND_MAX, Kind, Who
 from domain.messages import CLIENT_MSG_ID_MAX, MENTIONS_MAX, TEXT_MAX
 from projections.pages import Block, Device
+from streams.public import Message
 
 INT64_MAX: Final = (1 << 63) - 1
 LIMIT_MAX: Final = 200
@@ -144,6 +145,35 @@ class MessagesQuery(Struct, frozen=True, forbid_unknown_fields=True):
     after: Annotated[int, Meta(ge=0, le=INT64_MAX, description="Not together with `before`.")] | None = None
     limit: Limit = LIMIT_DEFAULT
     min_version: MinVersion = 0
+
+
+class ExportQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """All messages after a seq."""
+
+    after: Annotated[int, Meta(ge=0, le=INT64_MAX, description="The last seq the client has.")] = 0
+
+
+class ExportEnd(Struct, frozen=True):
+    """That was all: up to `last_seq`, read from these tiers."""
+
+    last_seq: int
+    tiers: list[str]
+
+
+class ExportError(Struct, frozen=True):
+    """It could not go on after `last_seq`; the same again with that as `after` goes on."""
+
+    code: str
+    message: str
+    last_seq: int
+
+
+class ExportLine(Struct, frozen=True, omit_defaults=True):
+    """A line of an export: one of these."""
+
+    message: Message | UnsetType = UNSET
+    end: ExportEnd | UnsetType = UNSET
+    error: ExportError | UnsetType = UNSET
 
 
 class EventsQuery(Struct, frozen=True, forbid_unknown_fields=True):

@@ -39,6 +39,7 @@ async def test_the_document_covers_the_contract(client: httpx.AsyncClient) -> No
         ("get", "/v1/conversations/{conversation_id}/messages"),
         ("post", "/v1/conversations/{conversation_id}/messages"),
         ("get", "/v1/conversations/{conversation_id}/events"),
+        ("get", "/v1/conversations/{conversation_id}/export"),
         ("post", "/v1/conversations/{conversation_id}/read"),
         ("get", "/v1/conversations/{conversation_id}/receipts"),
         ("patch", "/v1/conversations/{conversation_id}/settings"),
