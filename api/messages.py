@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from api import operations
 from api.endpoint import Answer, Call, Endpoint
-from api.schema import EventsQuery, MessageAck, MessagesQuery, PostMessageRequest
-from projections.pages import EventsPage, MessagesPage
+from api.schema import EventsQuery, MessageAck, MessagesQuery, PostMessageRequest, SearchQuery
+from projections.pages import EventsPage, MessagesPage, SearchPage
 from projections.tiers.history import Tiered
 
 TIERS: Final = "Riverrun-Tiers"  # of an answer: the tiers it was read from, the fastest first
@@ -29,6 +29,10 @@ async def history(call: Call[MessagesQuery, None]) -> Answer:
 
 async def events(call: Call[EventsQuery, None]) -> Answer:
     return _tiered(await operations.events(call.context, call.principal, call.path["conversation_id"], call.query))
+
+
+async def search(call: Call[SearchQuery, None]) -> Answer:
+    return _tiered(await operations.search(call.context, call.principal, call.query))
 
 
 def _tiered(read: Tiered[Any]) -> Answer:
@@ -63,6 +67,15 @@ ENDPOINTS = (
         "Every event after a version, in order.",
         {200: (EventsPage, "A page.")},
         query=EventsQuery,
+        errors=("not_found",),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/search",
+        search,
+        "Messages of one's conversations that contain a text, the newest first.",
+        {200: (SearchPage, "A page; `before` gives the next.")},
+        query=SearchQuery,
         errors=("not_found",),
     ),
 )

@@ -22,6 +22,7 @@ from streams.public import Message
 INT64_MAX: Final = (1 << 63) - 1
 LIMIT_MAX: Final = 200
 LIMIT_DEFAULT: Final = 50
+SEARCH_MAX: Final = 200  # characters
 
 Id: TypeAlias = Annotated[
     str, Meta(description="A 64-bit id as a decimal string.", extra_json_schema={"pattern": "^[1-9][0-9]{0,18}$"})
@@ -145,6 +146,15 @@ class MessagesQuery(Struct, frozen=True, forbid_unknown_fields=True):
     after: Annotated[int, Meta(ge=0, le=INT64_MAX, description="Not together with `before`.")] | None = None
     limit: Limit = LIMIT_DEFAULT
     min_version: MinVersion = 0
+
+
+class SearchQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Messages that contain a text: of all one's conversations, or of one."""
+
+    q: Annotated[str, Meta(min_length=1, max_length=SEARCH_MAX, description="Found within words, letters' case aside.")]
+    conversation_id: Id | None = None
+    before: Annotated[str, Meta(description="Of the page before.")] | None = None
+    limit: Limit = LIMIT_DEFAULT
 
 
 class ExportQuery(Struct, frozen=True, forbid_unknown_fields=True):

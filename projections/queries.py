@@ -10,7 +10,7 @@ import msgspec
 from psycopg_pool import AsyncConnectionPool
 
 from domain.messages import Receipt
-from projections.pages import EventsPage, MembersPage, MemberView, MessagesPage, Positions
+from projections.pages import EventsPage, MembersPage, MemberView, MessagesPage, Positions, SearchPage
 from projections.progress import Progress
 from projections.reading import (
     IS_MEMBER,
@@ -23,6 +23,7 @@ from projections.reading import (
 )
 from projections.tiers.cold import Cold
 from projections.tiers.history import History, Tiered
+from projections.tiers.search import Search
 from streams.public import ConversationView, rfc3339
 
 _SELECT_IS_MEMBER = f"SELECT {IS_MEMBER}"
@@ -67,6 +68,7 @@ class Queries:
     ) -> None:
         self._database = Database(pool)
         self._history = History(self._database, cold)
+        self._search = Search(self._database, cold)
         self._versions = MinVersion(self._database, wait_s=wait_s, partitions=partitions, progress=progress)
         self._partitions = partitions
 
@@ -125,6 +127,12 @@ class Queries:
         lets the events say who is a member."""
         await self._versions.reached(conversation_id, None, min_version)
         return (await self._history.events(conversation_id, None, after=after, limit=limit)).page
+
+    async def search(
+        self, user_id: str, text: str, *, conversation_id: int | None, before: int | None, limit: int
+    ) -> Tiered[SearchPage]:
+        """Messages of a user's conversations, or of one of them, that contain a text, the newest first."""
+        return await self._search.messages(user_id, text, conversation_id=conversation_id, before=before, limit=limit)
 
     async def is_member(self, conversation_id: int, user_id: str) -> bool:
         """Whether a user is in a conversation, as far as the read model has come."""

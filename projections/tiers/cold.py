@@ -22,11 +22,15 @@ from streams.public import public_data
 
 PAGE_S: Final = 4.0  # a page takes milliseconds; less than the five seconds after which a command is given up
 
+# Of a message; `Cold.rows_of` makes rows as Postgres has them of these.
+COLUMNS: Final = (
+    "message_id, seq, version, sender_id, client_msg_id, toUnixTimestamp64Milli(created_at), body, reply_to, mentions"
+)
+
 # A batch that was inserted twice beyond the memory for its token would give rows twice: the first is enough.
-_MESSAGES: Final = """
-    SELECT message_id, seq, version, sender_id, client_msg_id, toUnixTimestamp64Milli(created_at), body, reply_to,
-        mentions
-    FROM messages WHERE conversation_id = {id:UInt64} AND seq >= {low:UInt64} AND seq <= {high:UInt64}
+_MESSAGES: Final = f"""
+    SELECT {COLUMNS}
+    FROM messages WHERE conversation_id = {{id:UInt64}} AND seq >= {{low:UInt64}} AND seq <= {{high:UInt64}}
     ORDER BY seq LIMIT 1 BY seq"""
 
 _EVENTS: Final = """
@@ -34,11 +38,9 @@ _EVENTS: Final = """
     WHERE subject = {subject:String} AND version >= {low:UInt64} AND version <= {high:UInt64}
     ORDER BY version LIMIT 1 BY version"""  # hex: MessagePack is no text, as which clients take strings
 
-_RECEIPT: Final = """
-    SELECT message_id, seq, version, sender_id, client_msg_id, toUnixTimestamp64Milli(created_at), body, reply_to,
-        mentions
-    FROM messages
-    WHERE conversation_id = {id:UInt64} AND sender_id = {sender:String} AND client_msg_id = {client:String}
+_RECEIPT: Final = f"""
+    SELECT {COLUMNS} FROM messages
+    WHERE conversation_id = {{id:UInt64}} AND sender_id = {{sender:String}} AND client_msg_id = {{client:String}}
     ORDER BY seq LIMIT 1"""
 
 log_ = structlog.get_logger(__name__)
@@ -76,7 +78,7 @@ class Cold:
         """Messages by seq, as rows of `projections.entries.message_of`; those that are not here are left out."""
         values = {"id": conversation_id, "low": min(seqs), "high": max(seqs)}
         asked = set(seqs)
-        return {row[1]: _warm_row(row) for row in await self._query(_MESSAGES, values) if row[1] in asked}
+        return {row[1]: row for row in await self.rows_of(_MESSAGES, values) if row[1] in asked}
 
     async def events(self, conversation_id: int, versions: Sequence[int]) -> dict[int, Row]:
         """Public events by version, as rows of type, version, time, actor and data, the JSON that was pushed; those
@@ -93,8 +95,12 @@ class Cold:
     async def message_sent(self, conversation_id: int, sender_id: str, client_msg_id: str) -> Row | None:
         """The message that a sender posted under a client id; `None` if there is none here."""
         values = {"id": conversation_id, "sender": sender_id, "client": client_msg_id}
-        rows = await self._query(_RECEIPT, values)
-        return _warm_row(rows[0]) if rows else None
+        rows = await self.rows_of(_RECEIPT, values)
+        return rows[0] if rows else None
+
+    async def rows_of(self, sql: str, values: dict[str, Any]) -> list[Row]:
+        """Messages that a statement gives as `COLUMNS`, and maybe more columns, as Postgres has them."""
+        return [_warm_row(row) for row in await self._query(sql, values)]
 
     def subject(self, conversation_id: int) -> str:
         """The one subject of a conversation."""
@@ -130,10 +136,11 @@ def event_row(subject: str, headers: Mapping[str, str], data: bytes) -> Row | No
 
 def _warm_row(row: Sequence[Any]) -> Row:
     """A row as Postgres gives it: a time, and JSON where ClickHouse has an array."""
-    message_id, seq, version, sender_id, client_msg_id, created_ms, body, reply_to, mentions = row
+    message_id, seq, version, sender_id, client_msg_id, created_ms, body, reply_to, mentions, *more = row
     created_at = datetime.fromtimestamp(created_ms / 1000, UTC)
     return (
         *(message_id, seq, version, sender_id, client_msg_id, created_at, body),
         reply_to or None,  # 0 stands for none
         _to_json(list(mentions)).decode(),
+        *more,
     )

@@ -34,3 +34,21 @@ async def test_pages_say_which_tiers_they_are_from(alice: User, bob: User) -> No
     for path in ("messages", "events"):
         response = await bob.get(f"/v1/conversations/{conversation}/{path}")
         assert response.headers["riverrun-tiers"] == "warm"
+
+
+async def test_one_finds_what_was_said_to_one_and_nobody_else_does(alice: User, bob: User, mallory: User) -> None:
+    conversation = await alice.open_group(bob)
+    for text in ("The Ferry leaves", "nothing", "ferryman"):
+        ack = await alice.say(conversation, text)
+    await bob.get(f"/v1/conversations/{conversation}", min_version=ack["version"])
+    response = await bob.get("/v1/search", q="FERRY", limit=1)
+    assert response.headers["riverrun-tiers"] == "warm"
+    first = response.json()
+    rest = (await bob.get("/v1/search", q="FERRY", limit=1, before=first["before"])).json()
+    assert [page["messages"][0]["body"]["text"] for page in (first, rest)] == ["ferryman", "The Ferry leaves"]
+    assert rest["before"] is None
+    assert (await mallory.get("/v1/search", q="ferry")).json() == {"messages": [], "before": None}
+    query = {"q": "ferry", "conversation_id": conversation}
+    assert_problem(await mallory.get("/v1/search", **query), 404, "not_found")
+    assert_problem(await bob.get("/v1/search", q="a\0"), 422, "invalid", field="q")
+    assert_problem(await bob.get("/v1/search", q=""), 422, "invalid", field="q")

@@ -43,6 +43,7 @@ async def test_the_document_covers_the_contract(client: httpx.AsyncClient) -> No
         ("post", "/v1/conversations/{conversation_id}/read"),
         ("get", "/v1/conversations/{conversation_id}/receipts"),
         ("patch", "/v1/conversations/{conversation_id}/settings"),
+        ("get", "/v1/search"),
         ("get", "/v1/inbox"),
         ("get", "/v1/sync"),
         ("get", "/v1/profile"),
