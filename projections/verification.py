@@ -107,7 +107,7 @@ async def verify(
             await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
             async with connection.transaction():
                 # No month leaves meanwhile: a table that is replaced is gone from a snapshot that is older.
-                await connection.execute("LOCK TABLE messages, changes IN ACCESS SHARE MODE")
+                await connection.execute("LOCK TABLE ONLY messages, ONLY changes IN ACCESS SHARE MODE")
                 checkpoints = await _checkpoints(connection, read)
                 folds: dict[str, list[LogFold]] = {family: [] for family in _FAMILIES}
                 for partition in read:

@@ -1,5 +1,6 @@
 """Months that leave Postgres for ClickHouse, and reading across both as if nothing had happened."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -10,9 +11,11 @@ from psycopg_pool import AsyncConnectionPool
 from domain.conversations import Conversation
 from domain.errors import NotFound, Unavailable
 from domain.messages import Receipt
+from projections.entries import read_heads
 from projections.messages import MessagesProjection
 from projections.projection import Connection, LoggedEvent
 from projections.queries import Queries
+from projections.reading import Database
 from projections.sync import SyncQueries
 from projections.tiers import moves
 from projections.tiers.cold import Cold
@@ -289,3 +292,28 @@ async def test_sync_says_truncated_where_events_have_moved_and_is_whole_where_no
     missed = await sync.missed("ann", since[end - 2], limit=500)
     assert missed is not None
     assert [event.version for event in missed.events] == [end - 1, end]
+
+
+@pytest.mark.usefixtures("months")
+async def test_a_snapshot_is_of_before_a_swap_or_of_after_it(
+    pool: AsyncConnectionPool, log: MemoryLog, project: Project, store: ColdStore
+) -> None:
+    conversation = await a_year(log, project, store, messages=6)
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'"
+
+    async def last_message() -> bytes | None:
+        async with Database(pool).snapshot() as snapshot:
+            await snapshot.rows("SELECT * FROM checkpoints", {})
+            return (await read_heads(snapshot, [int(conversation.id)]))[int(conversation.id)].last_message
+
+    before = await last_message()
+    async with pool.connection() as connection:
+        month = (await warm_months(connection, "messages"))[0]
+        async with connection.transaction():
+            assert await move(connection, store, month, leaving=ALL) is not None
+            reading = asyncio.create_task(last_message())
+            async with asyncio.timeout(10):
+                while await rows(pool, waiting) != [(1,)]:
+                    await asyncio.sleep(0.01)
+    assert before is not None
+    assert await reading == before
