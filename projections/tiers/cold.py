@@ -4,6 +4,7 @@ It is asked for exact numbers, which have no holes: what it does not give, it do
 """
 
 import asyncio
+import time
 from binascii import unhexlify
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import structlog
 
 from domain.errors import Unavailable
 from domain.ids import partition_of, slot_of
+from projections import metrics
 from projections.reading import Row
 from streams import subjects
 from streams.codec import decode_parts
@@ -108,11 +110,14 @@ class Cold:
         return subjects.aggregate(subjects.CONV, partition, str(conversation_id))
 
     async def _query(self, sql: str, values: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        began_s = time.perf_counter()
         try:
             async with asyncio.timeout(PAGE_S):
-                return await self.rows.query(sql, values)
+                rows = await self.rows.query(sql, values)
         except (LogUnavailable, TimeoutError) as error:
             raise Unavailable("this is in the archive, which cannot be reached; try again") from error
+        metrics.COLD_SECONDS.observe(time.perf_counter() - began_s)
+        return rows
 
 
 def stored_data(encoded: str) -> bytes:

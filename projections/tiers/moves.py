@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 
+from projections import metrics
 from projections.projection import Connection
 from projections.tables import metadata
 from projections.tiers import sums
@@ -165,6 +166,7 @@ async def _move(
 
 async def record(connection: Connection, moved: Moved) -> None:
     """Keep what was done, in `tier_moves`."""
+    metrics.MOVED.labels(moved.month.model).inc(moved.rows)
     month = moved.month
     await connection.execute(
         _RECORD,

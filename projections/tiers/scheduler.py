@@ -15,6 +15,7 @@ import structlog
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from domain.errors import Unavailable
+from projections import metrics
 from projections.projection import Connection
 from projections.tiers import sums
 from projections.tiers.cold import Cold
@@ -24,6 +25,7 @@ from projections.tiers.moves import Busy, Differs, move
 from projections.tiers.policy import Leaving, WarmPolicy
 from streams.ports import LogUnavailable
 
+NOT_MOVED: Final[tuple["Outcome", ...]] = ("waiting", "busy", "differs")
 LOCK: Final = 0x52695665_00000003  # "RiVe", 3: the advisory lock of the one that moves
 
 log_ = structlog.get_logger(__name__)
@@ -67,11 +69,15 @@ class StoreScheduler:
     async def run(self, every_s: float) -> None:
         """A round every so often, until cancelled; through outages of Postgres and of ClickHouse, it waits."""
         while True:
+            outcomes: list[Outcome] = []
             try:
                 async for step in self.round():
+                    outcomes.append(step.outcome)
                     _tell(step)
             except (Unavailable, LogUnavailable, psycopg.Error, PoolTimeout, OSError) as error:
                 log_.warning("months could not be moved", error=" ".join(str(error).split()))
+            for outcome in NOT_MOVED:
+                metrics.LEFT_OVER.labels(outcome).set(outcomes.count(outcome))
             await asyncio.sleep(every_s)
 
     async def round(self, *, dry_run: bool = False) -> AsyncIterator[Step]:

@@ -59,8 +59,11 @@ def main(
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0917  # each is an option
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be moved.")] = False,
+    as_of: Annotated[
+        str | None, typer.Option(help="As if it were another time, 2027-01-01: what would be, and a drill.")
+    ] = None,
     warm_months: Annotated[str | None, typer.Option(help="Another policy than RIVERRUN_WARM_MONTHS.")] = None,
     as_json: _Json = False,
     url: _Url = None,
@@ -75,10 +78,14 @@ def run(
         policy = WarmPolicy.parse(text)
     except ValueError as error:
         fail(f"--warm-months {text!r}: {error}")
+    try:
+        now = datetime.now(UTC) if as_of is None else datetime.fromisoformat(as_of).replace(tzinfo=UTC)
+    except ValueError:
+        fail(f"--as-of {as_of!r} is not a time: one like 2027-01-01 is expected")
     target = resolve_target(url, data_dir)
 
     async def move(pool: AsyncConnectionPool, cold: Cold) -> list[Step]:
-        scheduler = StoreScheduler(pool, cold, policy, now=lambda: datetime.now(UTC))
+        scheduler = StoreScheduler(pool, cold, policy, now=lambda: now)
         return [step async for step in scheduler.round(dry_run=dry_run)]
 
     steps = _with_stores(target, move)
