@@ -56,56 +56,71 @@ class Place(Protocol):
         ...
 
 
-async def follow(log: Log, stream: str, reader: str, place: Place, *, pace_s: float = PACE_S) -> None:
+async def follow(
+    log: Log, stream: str, reader: str, place: Place, *, pace_s: float = PACE_S, batch_max: int = BATCH_MAX
+) -> None:
     """Read a stream until cancelled. An outage is logged once when it begins and once when it ends.
 
     Args:
         reader: names the durable consumer.
         pace_s: between two batches that are not full; 0 for who hands on what others wait for.
+        batch_max: events of a full batch.
     """
     lag = Lag(log, reader, stream)
     looking = asyncio.create_task(lag.run())
     try:
-        await _follow(log, stream, reader, place, pace_s=pace_s, lag=lag)
+        await _Following(log, stream, reader, place, pace_s, batch_max, lag).run()
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
 
 
-async def _follow(log: Log, stream: str, reader: str, place: Place, *, pace_s: float, lag: Lag) -> None:
-    outage = _Outage(reader, stream)
-    while True:
-        raise_if_cancelled()
-        consumer: Consumer | None = None
-        try:
-            lag.position = position = await place.position()
-            consumer = await log.consume(stream, reader, after_sequence=position)
-            await _read(consumer, place, position, pace_s=pace_s, outage=outage, lag=lag)
-        except (Interrupted, LogError) as error:
-            outage.goes_on(error)
-        finally:
-            if consumer is not None:
-                await consumer.close()
-        await asyncio.sleep(outage.pause_s)
+@dataclass(frozen=True, slots=True)
+class _Following:
+    """One `follow`."""
 
+    log: Log
+    stream: str
+    reader: str
+    place: Place
+    pace_s: float
+    batch_max: int
+    lag: Lag
 
-async def _read(consumer: Consumer, place: Place, position: int, *, pace_s: float, outage: "_Outage", lag: Lag) -> None:
-    clock = asyncio.get_running_loop().time
-    next_batch_s = clock()
-    while True:
-        raise_if_cancelled()
-        deliveries = await consumer.fetch(BATCH_MAX, IDLE_S)
-        while deliveries and len(deliveries) < BATCH_MAX and (left_s := next_batch_s - clock()) > 0:
-            deliveries += await consumer.fetch(BATCH_MAX - len(deliveries), left_s)
-        next_batch_s = clock() + pace_s
-        fresh = [delivery for delivery in deliveries if delivery.sequence > position]
-        if fresh:
-            lag.position = position = await place.handle(fresh)
-        elif not deliveries:
-            await place.idle()
-        outage.is_over()
-        if deliveries:
-            await consumer.ack(position)
+    async def run(self) -> None:
+        """Until cancelled."""
+        outage = _Outage(self.reader, self.stream)
+        while True:
+            raise_if_cancelled()
+            consumer: Consumer | None = None
+            try:
+                self.lag.position = position = await self.place.position()
+                consumer = await self.log.consume(self.stream, self.reader, after_sequence=position)
+                await self._read(consumer, position, outage)
+            except (Interrupted, LogError) as error:
+                outage.goes_on(error)
+            finally:
+                if consumer is not None:
+                    await consumer.close()
+            await asyncio.sleep(outage.pause_s)
+
+    async def _read(self, consumer: Consumer, position: int, outage: "_Outage") -> None:
+        clock = asyncio.get_running_loop().time
+        next_batch_s = clock()
+        while True:
+            raise_if_cancelled()
+            deliveries = await consumer.fetch(self.batch_max, IDLE_S)
+            while deliveries and len(deliveries) < self.batch_max and (left_s := next_batch_s - clock()) > 0:
+                deliveries += await consumer.fetch(self.batch_max - len(deliveries), left_s)
+            next_batch_s = clock() + self.pace_s
+            fresh = [delivery for delivery in deliveries if delivery.sequence > position]
+            if fresh:
+                self.lag.position = position = await self.place.handle(fresh)
+            elif not deliveries:
+                await self.place.idle()
+            outage.is_over()
+            if deliveries:
+                await consumer.ack(position)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,8 @@ from commands.repository import Repository
 from commands.snapshots import PostgresSnapshots
 from commands.writer import PartitionWriter
 from commands.writers import Writers
+from projections.archive.archiver import Archiver
+from projections.archive.clickhouse import ClickHouse
 from projections.audience import MEMBERS_MAX
 from projections.fanout import FanoutWorker
 from projections.hot_feed import HotFeed
@@ -124,6 +126,31 @@ class Fanout:
                 yield work
             finally:
                 del self._workers[partition]
+
+
+class Archiving:
+    """The role `archiver`: a partition's events into ClickHouse."""
+
+    def __init__(self, connections: Connections, clickhouse: ClickHouse) -> None:
+        self._connections = connections
+        self._clickhouse = clickhouse
+        self._archivers: dict[str, Archiver] = {}
+
+    def standing(self, family: str, partition: int) -> dict[str, int]:
+        """Up to where a partition's events are archived (`streams.shares.Standing`)."""
+        archiver = self._archivers.get(subjects.stream(family, partition))
+        return {"position": archiver.archived_sequence} if archiver else {}
+
+    @asynccontextmanager
+    async def archive(self, family: str, partition: int) -> AsyncIterator["asyncio.Future[Any]"]:
+        """Archive a partition's events."""
+        stream = subjects.stream(family, partition)
+        every_s = float(self._connections.settings.archive_s)
+        archiver = self._archivers[stream] = Archiver(
+            self._connections.jetstream.log, self._clickhouse, stream, every_s=every_s
+        )
+        async with running(archiver.run()) as work:
+            yield work
 
 
 def writers(connections: Connections) -> Writers:

@@ -143,10 +143,8 @@ class Settings:
         expected="a number of months, maybe with those of kinds: 3,direct=12",
         check=_is_warm_policy,
     )
-    log_keep_days: int = _at_least(
-        0, 0, "Days that events stay in the log once they are archived and applied; 0: for ever.", "days"
-    )
     tiers_s: int = _at_least(1, 600, "Time between two rounds of the store scheduler.", "s")
+    archive_s: int = _at_least(1, 2, "How far the archive may be behind in quiet times.", "s")
     drain_s: int = _at_least(0, 5, "Time given to sessions and commands to end when stopping.", "s")
 
     @classmethod

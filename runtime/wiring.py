@@ -1,6 +1,7 @@
 """The composition root: makes every object of a process, starts its roles, and takes them down in order.
 
-Roles: `api` (HTTP, WebSocket, SSE), `writer`, `projector`, `fanout`. `riverrun up` runs all of them in one process.
+Roles: `api` (HTTP, WebSocket, SSE), `writer`, `projector`, `fanout`, `archiver`. `riverrun up` runs all of them in one
+process.
 Every process is a member of the deployment; the partitions are shared out, for each role, among those who have it.
 Only this module and those it stands on (`connections`, `roles`, `doors`) know which implementation is behind a port.
 """
@@ -14,18 +15,18 @@ from contextlib import AsyncExitStack
 
 from commands.routing import Router
 from commands.writers import Writers
+from projections.archive.clickhouse import ClickHouse
 from runtime.collector import spare_the_collector
 from runtime.connections import VALKEY_S, Connections, connected
 from runtime.doors import open_doors, open_monitoring
-from runtime.embedded.clickhouse import ClickHouse
-from runtime.roles import Fanout, Projector, writers
+from runtime.roles import Archiving, Fanout, Projector, writers
 from runtime.services import Services
 from runtime.settings import Settings
 from streams import subjects
 from streams.membership import Announcement, Membership
 from streams.shares import Duty, Share, Standing
 
-ROLES = frozenset({"api", "writer", "projector", "fanout"})
+ROLES = frozenset({"api", "writer", "projector", "fanout", "archiver"})
 
 
 async def run(
@@ -59,6 +60,12 @@ async def run(
             fanout = Fanout(connections)
             node.share("fanout", fanout.fan_out, fanout.standing)
             services.start("signals", fanout.signals.run())
+        if "archiver" in roles:
+            if clickhouse is None:
+                clickhouse = ClickHouse(settings.clickhouse_url)
+                stack.push_async_callback(clickhouse.close)
+            archiving = Archiving(connections, clickhouse)
+            node.share("archiver", archiving.archive, archiving.standing)
         local: Writers | None = None
         if "writer" in roles:
             local = writers(connections)

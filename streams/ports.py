@@ -4,6 +4,7 @@ LogError
 ├── WrongSequence     somebody else appended: nothing of ours was stored
 ├── AppendUnknown     no answer came: all of ours was stored, or nothing, now or in a moment
 ├── LogUnavailable    nothing was sent, or the log said it cannot: nothing was stored
+│   └── ArchiveUnavailable  the archive behind the log cannot be read, or written, now
 └── RecordTooLarge    an event or a batch is over the log's limits: nothing was stored
 BusError
 ├── NoResponder       nobody answers this subject: the request was not delivered
@@ -38,6 +39,10 @@ class AppendUnknown(LogError):
 
 class LogUnavailable(LogError):
     """The log cannot be reached, or refuses for want of room or quorum. Nothing was stored."""
+
+
+class ArchiveUnavailable(LogUnavailable):
+    """The archive does not answer. What the log itself still has can be read."""
 
 
 class RecordTooLarge(LogError):
@@ -208,6 +213,20 @@ class Log(Protocol):
         Raises:
             LogUnavailable: it was not stored.
         """
+        ...
+
+
+class Archive(Protocol):
+    """What continues the log backwards: its events, kept for good. All methods raise `ArchiveUnavailable`."""
+
+    async def position(self, stream: str) -> int:
+        """Up to which sequence the archive has the stream, 0 when it has nothing."""
+        ...
+
+    def read(
+        self, stream: str, *, subject: str | None = None, after_sequence: int = 0, up_to_sequence: int
+    ) -> AsyncIterator[Delivery]:
+        """Events in order, byte for byte as the log had them, from after one sequence up to another."""
         ...
 
 

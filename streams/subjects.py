@@ -15,6 +15,7 @@ cmd.<family>.<partition>               commands for the partition's writer, requ
 trace.push                             asks every gateway what became of one event
 trace.answer.<token>                   what they answer, to whoever asked
 dead.<projection>.<partition>          events a projection could not apply   in DEAD
+archive.<stream>                       bounds of the newest batch to be archived   in ARCHIVE
 """
 
 from typing import Final
@@ -25,6 +26,7 @@ USER: Final = "user"  # the family of users
 FAMILIES: Final = (CONV, USER)
 
 DEAD: Final = "DEAD"  # the stream of dead events
+ARCHIVE: Final = "ARCHIVE"  # the stream of what is being archived
 
 # Header names. The type, version, time and actor are also in the body; a reader of headers alone
 # (a router, a tool, a trace) need not decode it.
@@ -127,6 +129,11 @@ def trace_answer(token: str) -> str:
 def dead(projection: str, partition: int) -> str:
     """Where events go that a projection could not apply."""
     return f"dead.{projection}.{partition}"
+
+
+def archive(stream_name: str) -> str:
+    """Where the bounds of a stream's batches are settled before they are archived."""
+    return f"archive.{stream_name}"
 
 
 def consumer(reader: str, partition: int) -> str:

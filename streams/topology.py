@@ -26,6 +26,7 @@ class StreamSpec:
 
     Attributes:
         atomic: takes atomic batches with an expected last sequence.
+        newest_only: keeps of each subject the newest record, and no other.
         metadata: recorded with the stream; a difference on a later start is refused.
     """
 
@@ -33,6 +34,7 @@ class StreamSpec:
     subjects: tuple[str, ...]
     republish: Republish | None = None
     atomic: bool = True
+    newest_only: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
 
 
@@ -69,6 +71,9 @@ class Topology:
         return [
             *partitions,
             StreamSpec(name=subjects.DEAD, subjects=("dead.>",), atomic=False, metadata=recorded),
+            StreamSpec(
+                name=subjects.ARCHIVE, subjects=("archive.*",), atomic=False, newest_only=True, metadata=recorded
+            ),
         ]
 
 

@@ -5,14 +5,15 @@ tier has it.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, Final
 
 import msgspec
 
+from projections.archive import raw
 from projections.projection import Connection
 from projections.reading import Row
-from projections.tiers.cold import ColdRows, event_row, stored_data
+from projections.tiers.cold import ColdRows, event_row, json_body
 from projections.tiers.months import MOMENT, NUMBER
 from projections.tiers.sums import OF_CONVERSATIONS
 
@@ -33,10 +34,12 @@ _ROWS: Final = """
     ORDER BY id, {number} LIMIT 1 BY id, {number} LIMIT {limit}"""
 
 _COLUMNS: Final = {
-    "messages": "seq, toUnixTimestamp64Milli(created_at), version, sequence, message_id, sender_id, client_msg_id, "
-    "reply_to, body, mentions",
-    "changes": "version, sequence, subject, headers, hex(data)",
+    "messages": "seq, created_at, version, sequence, message_id, sender_id, client_msg_id, reply_to, text, body, "
+    "mentions",
+    "changes": raw.SELECT,
 }
+
+_NUMBER_AT: Final = {"messages": 1, "changes": 1 + raw.SELECT.split(", ").index("version")}  # where a row has it
 
 _to_json = msgspec.json.Encoder().encode
 
@@ -83,28 +86,27 @@ async def _rows(cold: ColdRows, model: str, statement: str, values: dict[str, An
     """Of some conversations, as many as there are; of a long one in several pieces."""
     values |= {"id": 0, "number": 0}
     while True:
-        rows = await cold.query(statement, values)
+        rows = await cold.query(statement, values, binary=raw.BINARY if model == "changes" else ())
         for row in rows:
             if (warm := _WARM[model](row)) is not None:
                 yield warm
         if len(rows) < BATCH:
             return
-        values |= {"id": rows[-1][0], "number": rows[-1][1]}
+        values |= {"id": rows[-1][0], "number": rows[-1][_NUMBER_AT[model]]}
 
 
 def _message(row: Sequence[Any]) -> Row:
-    id_, seq, at_ms, version, sequence, message_id, sender_id, client_msg_id, reply_to, body, mentions = row
-    at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    what = (sender_id, client_msg_id, reply_to or None, body, _to_json(list(mentions)).decode())
+    id_, seq, at, version, sequence, message_id, sender_id, client_msg_id, reply_to, text, body, mentions = row
+    what = (sender_id, client_msg_id, reply_to or None, json_body(text, body), _to_json(list(mentions)).decode())
     return (id_, seq, at, version, sequence, message_id, *what)
 
 
 def _change(row: Sequence[Any]) -> Row | None:
-    id_, _, sequence, subject, headers, data = row
-    if (change := event_row(subject, headers, stored_data(data))) is None:
+    id_, delivery = row[0], raw.delivery_of(row[1:])
+    if (change := event_row(delivery)) is None:
         return None
     type_, version, at, actor_id, public = change
-    return (id_, version, at, sequence, type_, actor_id, public)
+    return (id_, version, at, delivery.sequence, type_, actor_id, public)
 
 
 _WARM: Final = {"messages": _message, "changes": _change}

@@ -26,11 +26,11 @@ _COLD: Final = """
 
 
 class Place(NamedTuple):
-    """Rows of a read model, or of a table of the archive, in one month. `rows` are about as many."""
+    """Rows of a read model in one month, or of a part of a table of the archive. `rows` are about as many."""
 
     tier: str
     table: str
-    month: str
+    part: str
     rows: int
     size_bytes: int
 
@@ -98,7 +98,9 @@ async def look(connection: Connection, cold: ColdRows | None) -> Standing:
             places.append(Place("warm", model, month.name, rows, month.size_bytes))
     if cold is not None:
         for table, partition, rows, size_bytes in await cold.query(_COLD):
-            places.append(Place("cold", table, f"{partition[:4]}-{partition[4:]}", int(rows), int(size_bytes)))
+            # Messages lie by month, events by stream and piece of it.
+            part = f"{partition[:4]}-{partition[4:]}" if table == "messages" else partition
+            places.append(Place("cold", table, part, int(rows), int(size_bytes)))
     cursor = await connection.execute(_MOVES, (MOVES_SHOWN,))
     moves = [LastMove(model, f"{start:%Y-%m}", at, *numbers) for model, start, at, *numbers in await cursor.fetchall()]
     return Standing(places, moves)

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, TypeAlias
 
+from projections.archive import raw
 from projections.projection import Connection
-from projections.tiers.cold import ColdRows, event_row, stored_data
+from projections.tiers.cold import ColdRows, event_row
 from streams import subjects
 
 POSTED: Final = "message.posted"
@@ -38,7 +39,9 @@ _COLD_HASH: Final = "intDiv(reinterpretAsUInt64(reverse(substring(MD5({row}), 1,
 
 _WARM_ROWS: Final = {
     "messages": "concat_ws(E'\\x1f', seq, version, sequence, message_id, sender_id, client_msg_id, "
-    "(extract(epoch FROM created_at) * 1000)::int8, coalesce(reply_to, 0), body, mentions)",
+    "(extract(epoch FROM created_at) * 1000)::int8, coalesce(reply_to, 0), coalesce(body::json ->> 'text', ''), "
+    'CASE WHEN body LIKE \'{"type":"text","text":"%"}\' '
+    "AND (SELECT count(*) FROM json_object_keys(body::json)) = 2 THEN '' ELSE body END, mentions)",
     "changes": "concat_ws(E'\\x1f', version, sequence, type, actor_id, (extract(epoch FROM occurred_at) * 1000)::int8)",
 }
 
@@ -50,7 +53,7 @@ _MENTIONS: Final = (
 _COLD_ROWS: Final = {
     "messages": "concatWithSeparator('\\x1f', toString(seq), toString(version), toString(sequence), "
     "toString(message_id), sender_id, client_msg_id, toString(toUnixTimestamp64Milli(created_at)), "
-    f"toString(ifNull(reply_to, 0)), body, {_MENTIONS})",
+    f"toString(reply_to), text, body, {_MENTIONS})",
     "changes": "concatWithSeparator('\\x1f', toString(version), toString(sequence), toString(type), actor, "
     "toString(toUnixTimestamp64Milli(occurred_at)))",
 }
@@ -86,11 +89,11 @@ _COLD_COUNTS: Final = {
             AND match(subject, {of_conversations:String})""",
 }
 
-_COLD_OTHERS: Final = """
-    SELECT subject, headers, hex(data) FROM events
-    WHERE occurred_at >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
-        AND occurred_at < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
-        AND type != {posted:String} AND match(subject, {of_conversations:String})
+_COLD_OTHERS: Final = f"""
+    SELECT {raw.SELECT} FROM events
+    WHERE occurred_at >= fromUnixTimestamp64Milli({{start:Int64}}, 'UTC')
+        AND occurred_at < fromUnixTimestamp64Milli({{end:Int64}}, 'UTC')
+        AND type != {{posted:String}} AND match(subject, {{of_conversations:String}})
     LIMIT 1 BY subject, version"""
 
 OF_CONVERSATIONS: Final = rf"^{subjects.CONV}\.[0-9]+\.[0-9]+$"  # not of reservations and pairs
@@ -146,11 +149,13 @@ async def cold_others(cold: ColdRows, start: datetime, end: datetime) -> Sums:
     sums: dict[int, Sum] = defaultdict(lambda: Sum(0, 0))
     while start < end:
         until = min(start + _SLICE, end)
-        for subject, headers, data in await cold.query(_COLD_OTHERS, {**_period(start, until), "posted": POSTED}):
-            if (row := event_row(subject, headers, stored_data(data))) is None:
+        values = {**_period(start, until), "posted": POSTED}
+        for stored in await cold.query(_COLD_OTHERS, values, binary=raw.BINARY):
+            delivery = raw.delivery_of(stored)
+            if (row := event_row(delivery)) is None:
                 continue
             _, version, _, _, public = row
-            id_ = int(subjects.aggregate_id(subject))
+            id_ = int(subjects.aggregate_id(delivery.subject))
             digest = hashlib.md5(f"{version}{_SEPARATOR}{public}".encode(), usedforsecurity=False).hexdigest()
             sums[id_] = Sum(sums[id_].rows + 1, (sums[id_].checksum + int(digest[:15], 16)) % _MODULUS)
         start = until

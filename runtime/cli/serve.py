@@ -10,12 +10,12 @@ from runtime.cli import fail
 from runtime.cli.process import plain_errors, run_until_stopped, start_process, unless_stopped
 from runtime.settings import Settings
 
-LATER_ROLES = frozenset({"archiver", "rooms", "media"})
+LATER_ROLES = frozenset({"rooms", "media"})
 GRACE_BEYOND_DRAIN_S = 3.0
 
 
 def serve(
-    roles: Annotated[str, typer.Option(help="Of api, writer, fanout, projector; with commas between.")],
+    roles: Annotated[str, typer.Option(help="Of api, writer, fanout, projector, archiver; with commas between.")],
     host: Annotated[str | None, typer.Option(help="Address the API listens on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Its port. [default: 8080]", min=0, max=65535)] = None,
 ) -> None:

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from domain.errors import Unavailable
+from projections.archive.clickhouse import ArchiveRefused, ClickHouse
 from projections.tiers.cold import Cold
 from projections.tiers.policy import WarmPolicy
 from projections.tiers.scheduler import Step, StoreScheduler
 from projections.tiers.standing import MILLION, Standing, cost, look
 from runtime.cli import fail
 from runtime.cli.target import Target, load_settings, resolve_target
-from runtime.embedded.clickhouse import ClickHouse
 from runtime.logs import configure
 from streams.ports import LogError
 
@@ -106,7 +106,7 @@ async def _look(pool: AsyncConnectionPool, cold: Cold) -> Standing:
     async with pool.connection() as connection:
         try:
             return await look(connection, cold.rows)
-        except LogError as error:
+        except (LogError, ArchiveRefused) as error:
             return replace(await look(connection, None), cold_error=str(error))
 
 
@@ -127,17 +127,17 @@ def _with_stores(target: Target, work: Callable[[AsyncConnectionPool, Cold], Cor
 
     try:
         return asyncio.run(connected())
-    except (LogError, Unavailable, OSError, psycopg.Error, PoolTimeout) as error:
+    except (LogError, ArchiveRefused, Unavailable, OSError, psycopg.Error, PoolTimeout) as error:
         fail(f"a server does not answer: {' '.join(str(error).split())}")
 
 
 def _print(standing: Standing, price: float) -> None:
     console = Console(soft_wrap=True)
     table = Table(title="What lies where")
-    for heading in ("tier", "table", "month", "rows", "MB"):
+    for heading in ("tier", "table", "part", "rows", "MB"):
         table.add_column(heading, justify="right" if heading in {"rows", "MB"} else "left")
     for place in standing.places:
-        table.add_row(place.tier, place.table, place.month, f"{place.rows:,}", f"{place.size_bytes / MILLION:,.1f}")
+        table.add_row(place.tier, place.table, place.part, f"{place.rows:,}", f"{place.size_bytes / MILLION:,.1f}")
     console.print(table)
     for tier in ("warm", "cold"):
         if (size := standing.bytes_a_million(tier)) is not None:

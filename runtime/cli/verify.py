@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from projections.archive.clickhouse import ArchiveRefused, ClickHouse
 from projections.differences import Report
 from projections.verification import CannotCompare
 from projections.verification import verify as compare
 from runtime.cli import fail
 from runtime.cli.target import Target, resolve_target
 from runtime.cli.token import DURATION, UNIT_S
-from runtime.embedded.clickhouse import ClickHouse
 from streams.jetstream import JetStream
 from streams.ports import LogError
 
@@ -41,7 +41,7 @@ def verify(
     target = resolve_target(url, data_dir)
     try:
         report = asyncio.run(_compare(target, wait_s))
-    except (CannotCompare, LogError, OSError) as error:
+    except (CannotCompare, LogError, ArchiveRefused, OSError) as error:
         fail(f"could not compare: {error}")
     if as_json:
         sys.stdout.write(json.dumps(report.as_dict()) + "\n")

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from projections.archive.clickhouse import ClickHouse
 from runtime.embedded.child import Child, free_port
-from runtime.embedded.clickhouse import ClickHouse
 from runtime.embedded.errors import DataDirUnusable, ServerFailed
 from runtime.embedded.lock import DataDirLock
 from runtime.embedded.nats import NatsServer, Routes

@@ -57,6 +57,8 @@ def config_of(spec: StreamSpec, replicas: int) -> dict[str, Any]:
         "allow_atomic": spec.atomic,
         "metadata": dict(spec.metadata),
     }
+    if spec.newest_only:
+        config |= {"max_msgs_per_subject": 1, "discard": "old"}
     if spec.republish is not None:
         config["republish"] = {"src": spec.republish.source, "dest": spec.republish.destination}
     return config

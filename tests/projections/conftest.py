@@ -1,7 +1,7 @@
 """A migrated database, emptied for every test, and a log in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -9,6 +9,7 @@ import pytest_asyncio
 from psycopg_pool import AsyncConnectionPool
 
 from migrations.postgres.apply import upgrade
+from projections.archive.clickhouse import ClickHouse
 from projections.progress import Progress
 from projections.projection import Projection
 from projections.tables import metadata
@@ -59,12 +60,9 @@ def project(pool: AsyncConnectionPool, log: MemoryLog, progress: Progress) -> Pr
     return make
 
 
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ColdStore]:
-    """ClickHouse in this process: 400 MB that it never gives back, so there is one."""
-    store = ColdStore(tmp_path_factory.mktemp("cold") / "clickhouse")
-    yield store
-    store.close()
+@pytest.fixture
+def store(clickhouse: ClickHouse) -> ColdStore:
+    return ColdStore(clickhouse)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

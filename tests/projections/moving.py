@@ -1,7 +1,7 @@
 """A mover as a process of its own, to be killed. It asks the tests' own process, which has ClickHouse, by a socket."""
 
 import asyncio
-import json
+import pickle
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,8 +14,6 @@ from projections.tiers.cold import Cold, ColdRows
 from projections.tiers.policy import WarmPolicy
 from projections.tiers.scheduler import StoreScheduler
 
-LINE_MAX = 1 << 26
-
 
 class RemoteRows:
     """`projections.tiers.cold.ColdRows` of another process."""
@@ -23,10 +21,13 @@ class RemoteRows:
     def __init__(self, port: int) -> None:
         self._port = port
 
-    async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=LINE_MAX)
-        writer.write(json.dumps([sql, dict(parameters or {})]).encode() + b"\n")
-        rows: Sequence[Sequence[Any]] = json.loads(await reader.readline())
+    async def query(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, *, binary: Sequence[str] = ()
+    ) -> Sequence[Sequence[Any]]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        writer.write(pickle.dumps((sql, dict(parameters or {}), binary)))
+        writer.write_eof()
+        rows: Sequence[Sequence[Any]] = pickle.loads(await reader.read())
         writer.close()
         return rows
 
@@ -36,12 +37,12 @@ async def serving(rows: ColdRows) -> AsyncIterator[int]:
     """Answer `RemoteRows` on a port."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if line := await reader.readline():
-            sql, parameters = json.loads(line)
-            writer.write(json.dumps([list(row) for row in await rows.query(sql, parameters)]).encode() + b"\n")
+        if asked := await reader.read():  # nothing, when who asks was killed
+            sql, parameters, binary = pickle.loads(asked)
+            writer.write(pickle.dumps(await rows.query(sql, parameters, binary=binary)))
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=LINE_MAX)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
 

@@ -85,7 +85,7 @@ async def test_two_rounds_at_once_are_one(
 async def test_what_the_archive_does_not_have_yet_waits(
     pool: AsyncConnectionPool, store: ColdStore, chats: list[Conversation]
 ) -> None:
-    store.execute("ALTER TABLE messages DELETE WHERE seq > 150 SETTINGS mutations_sync = 1")
+    await store.execute("ALTER TABLE messages DELETE WHERE seq > 150")
     outcomes = {(step.model, step.outcome) for step in await steps(scheduler(pool, store))}
     assert outcomes == {("messages", "moved"), ("messages", "waiting"), ("changes", "moved")}
 
@@ -147,7 +147,7 @@ async def test_verification_compares_what_has_moved_through_the_archive(
     for table in ("messages", "events"):
         where = f"version = 9 AND {'conversation_id' if table == 'messages' else 'subject'}"
         key = second if table == "messages" else f"'conv.0.{second}'"
-        store.execute(f"ALTER TABLE {table} DELETE WHERE {where} = {key} SETTINGS mutations_sync = 1")
+        await store.execute(f"ALTER TABLE {table} DELETE WHERE {where} = {key}")
     assert await differing() == [("messages", first), ("messages", second), ("changes", second)]
 
 

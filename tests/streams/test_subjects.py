@@ -74,11 +74,11 @@ def test_a_reservation_or_a_pair_is_found_in_its_subject_and_is_no_conversation(
 
 @given(st.integers(0, 10).map(lambda power: Topology(partitions=1 << power)))
 def test_each_partition_of_a_family_is_one_stream_that_republishes(topology: Topology) -> None:
-    *partitions, dead = topology.streams()
+    *partitions, dead, archive = topology.streams()
     conversations, users = partitions[: topology.partitions], partitions[topology.partitions :]
     assert [spec.name for spec in conversations] == [f"CONV-{p}" for p in range(topology.partitions)]
     assert [spec.name for spec in users] == [f"USER-{p}" for p in range(topology.partitions)]
-    assert dead.name == "DEAD"
+    assert (dead.name, archive.name) == ("DEAD", "ARCHIVE")
     for specs, family in ((conversations, "conv"), (users, "user")):
         for partition, spec in enumerate(specs):
             assert spec.subjects == (f"{family}.{partition}.>",)

@@ -1,0 +1,66 @@
+"""Events as the table `events` has them, and back: byte for byte the delivery that the log gave.
+
+Four headers of an event are columns, in which they compress to almost nothing, and are left out of `headers`. A record
+that does not have all four as Riverrun writes them is none of ours: it has version 0, and keeps all its headers.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from projections.archive.chain import digest
+from streams import codec, subjects
+from streams.ports import Delivery
+
+TABLE: Final = "events"
+COLUMNS: Final = (
+    *("stream", "sequence", "subject", "type", "version", "occurred_at", "actor"),
+    *("stored_at", "headers", "data", "digest"),
+)
+# What `delivery_of` takes.
+SELECT: Final = "stream, sequence, subject, type, version, occurred_at, actor, stored_at, headers, data"
+BINARY: Final = ("data",)
+
+_IN_COLUMNS: Final = (subjects.TYPE, subjects.VERSION, subjects.OCCURRED_AT, subjects.ACTOR)
+
+
+def columns_of(deliveries: Iterable[Delivery]) -> dict[str, Sequence[Any]]:
+    """Events, by columns."""
+    return dict(zip(COLUMNS, zip(*map(_row_of, deliveries), strict=True), strict=True))
+
+
+def delivery_of(row: Sequence[Any]) -> Delivery:
+    """The delivery of a row of `SELECT`."""
+    stream, sequence, subject, type_, version, occurred_at, actor, stored_at, headers, data = row
+    if version:
+        headers = _headers(type_, version, occurred_at, actor) | headers
+    return Delivery(stream, sequence, subject, data, headers, stored_at)
+
+
+def _row_of(delivery: Delivery) -> tuple[Any, ...]:
+    place = (delivery.stream, delivery.sequence, delivery.subject)
+    event, headers = _event(delivery.headers), dict(delivery.headers)
+    if event is None:
+        event = ("", 0, delivery.stored_at, "")
+    else:
+        for name in _IN_COLUMNS:
+            del headers[name]
+    return (*place, *event, delivery.stored_at, headers, delivery.data, digest(delivery))
+
+
+def _event(headers: Mapping[str, str]) -> tuple[str, int, datetime, str] | None:
+    """What the columns say of an event of ours; `None` when they could not give back its headers."""
+    try:
+        version, occurred_at = codec.event_version(headers), codec.occurred_at(headers)
+        type_, actor = headers[subjects.TYPE], headers[subjects.ACTOR]
+    except (KeyError, ValueError, OverflowError, OSError):
+        return None
+    said = _headers(type_, version, occurred_at, actor)
+    if version < 1 or any(headers[name] != value for name, value in said.items()):
+        return None
+    return type_, version, occurred_at, actor
+
+
+def _headers(type_: str, version: int, occurred_at: datetime, actor: str) -> dict[str, str]:
+    milliseconds = str(round(occurred_at.timestamp() * 1000))
+    return dict(zip(_IN_COLUMNS, (type_, str(version), milliseconds, actor), strict=True))
