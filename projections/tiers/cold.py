@@ -15,6 +15,7 @@ from domain.errors import Unavailable
 from domain.ids import partition_of, slot_of
 from projections import metrics
 from projections.archive import raw
+from projections.archive.clickhouse import ArchiveRefused
 from projections.archive.typed import text_body
 from projections.reading import Row
 from streams import subjects
@@ -45,6 +46,8 @@ _RECEIPT: Final = f"""
     ORDER BY seq LIMIT 1"""
 
 log_ = structlog.get_logger(__name__)
+
+_UNREACHABLE: Final = "this is in the archive, which cannot be reached; try again"
 
 _to_json = msgspec.json.Encoder().encode
 
@@ -113,8 +116,11 @@ class Cold:
         try:
             async with asyncio.timeout(PAGE_S):
                 rows = await self.rows.query(sql, values, binary=binary)
+        except ArchiveRefused as error:
+            log_.error("ClickHouse refuses to read the archive", error=str(error))
+            raise Unavailable(_UNREACHABLE) from error
         except (LogUnavailable, TimeoutError) as error:
-            raise Unavailable("this is in the archive, which cannot be reached; try again") from error
+            raise Unavailable(_UNREACHABLE) from error
         metrics.COLD_SECONDS.observe(time.perf_counter() - began_s)
         return rows
 

@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from domain.errors import Unavailable
 from projections import metrics
+from projections.archive.clickhouse import ArchiveRefused
 from projections.projection import Connection
 from projections.tiers import sums
 from projections.tiers.cold import Cold
@@ -74,7 +75,7 @@ class StoreScheduler:
                 async for step in self.round():
                     outcomes.append(step.outcome)
                     _tell(step)
-            except (Unavailable, LogUnavailable, psycopg.Error, PoolTimeout, OSError) as error:
+            except (Unavailable, LogUnavailable, ArchiveRefused, psycopg.Error, PoolTimeout, OSError) as error:
                 log_.warning("months could not be moved", error=" ".join(str(error).split()))
             for outcome in NOT_MOVED:
                 metrics.LEFT_OVER.labels(outcome).set(outcomes.count(outcome))
