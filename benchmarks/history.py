@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -19,7 +19,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from benchmarks.deployment import Deployment
 from benchmarks.report import Figure, Pace
-from domain.conversations import Conversation
+from domain.events import ConversationCreated, Event, MessagePosted
 from domain.ids import compose
 from migrations.postgres.apply import upgrade
 from projections.archive.archiver import Archiver
@@ -114,35 +114,18 @@ async def _floor(clickhouse: ClickHouse, ids: list[int], last: int, pace: Pace) 
 
 async def _fill(pool: AsyncConnectionPool, clickhouse: ClickHouse, messages: int) -> list[int]:
     """Six months of conversations, projected and archived; their ids."""
-    log, dice, numbers = MemoryLog(), random.Random(2), iter(range(1 << 40))
+    log, dice, last = MemoryLog(), random.Random(2), 0
     await log.ensure(Topology())
-    step = timedelta(days=180) / messages
-
-    def new_id() -> int:
-        return compose(round(START.timestamp() * 1000) + next(numbers), 0, 0)
-
-    made: list[Any] = [
-        Conversation.create(new_id(), actor_id="ann", kind="group", members=["bob"], name=None, settings={}, now=START)
-        for _ in range(CONVERSATIONS)
-    ]
-    last = 0
+    first_ms, step = round(START.timestamp() * 1000), timedelta(days=180) / messages
+    ids = [compose(first_ms + number, 0, 0) for number in range(CONVERSATIONS)]
+    batch: list[Event] = [_created(id_) for id_ in ids]
     for number in range(messages):
-        made[number % CONVERSATIONS].post_message(
-            actor_id="ann",
-            client_msg_id=str(number),
-            text=" ".join(dice.choices(WORDS, k=9)),
-            reply_to=None,
-            mentions=[],
-            new_id=new_id,
-            now=START + number * step,
-        )
-        if number % (BATCH_MAX // 2) == BATCH_MAX // 2 - 1 or number == messages - 1:
-            records = [
-                encode(event, subjects.aggregate(subjects.CONV, 0, conversation.id), Metadata())
-                for conversation in made
-                for event in conversation.collect_events()
-            ]
+        batch.append(_posted(ids[number % CONVERSATIONS], number, " ".join(dice.choices(WORDS, k=9)), step))
+        if len(batch) == BATCH_MAX or number == messages - 1:
+            subjects_of = [subjects.aggregate(subjects.CONV, 0, event.originator_id) for event in batch]
+            records = [encode(event, subject, Metadata()) for event, subject in zip(batch, subjects_of, strict=True)]
             last = await log.append(STREAM, records, expected_last_sequence=last)
+            batch = []
     worker = ProjectionWorker(
         log, pool, [ConversationsProjection(), HeadsProjection(), MessagesProjection()], partition=0
     )
@@ -158,7 +141,37 @@ async def _fill(pool: AsyncConnectionPool, clickhouse: ClickHouse, messages: int
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return [int(conversation.id) for conversation in made]
+    return ids
+
+
+def _created(id_: int) -> Event:
+    return ConversationCreated(
+        originator_id=str(id_),
+        originator_version=1,
+        timestamp=START,
+        actor_id="ann",
+        originator_topic="conversation",
+        kind="group",
+        name=None,
+        members={"ann": "owner", "bob": "member"},
+        settings={},
+    )
+
+
+def _posted(id_: int, number: int, text: str, step: timedelta) -> Event:
+    seq = number // CONVERSATIONS + 1
+    return MessagePosted(
+        originator_id=str(id_),
+        originator_version=seq + 1,
+        timestamp=START + timedelta(milliseconds=round((number * step).total_seconds() * 1000)),
+        actor_id="ann",
+        seq=seq,
+        message_id=number + 1,  # rising, as ids are
+        client_msg_id=str(number),
+        body={"type": "text", "text": text},
+        reply_to=None,
+        mentions=[],
+    )
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from projections.fanout import READER as FANOUT
 from projections.projection import Connection
 from streams import subjects
-from streams.ports import Delivery, Log
+from streams.ports import Archive, Delivery, Log
 
 KEEP_EVENTS: Final = 1_000  # that stay in any case: the newest tells a writer where its partition ends
 
@@ -37,18 +37,6 @@ class TrimmableLog(Log, Protocol):
         ...
 
 
-class ArchivePosition(Protocol):
-    """How far the archive has come."""
-
-    async def position(self, stream: str) -> int:
-        """Up to which sequence a stream is archived, 0 when nothing is.
-
-        Raises:
-            LogUnavailable: the archive cannot be reached.
-        """
-        ...
-
-
 class Trim(NamedTuple):
     """What a stream may forget.
 
@@ -67,7 +55,7 @@ class Trim(NamedTuple):
 
 
 async def plan(
-    log: Log, archive: ArchivePosition, connection: Connection, *, partitions: int, keep: timedelta, now: datetime
+    log: Log, archive: Archive, connection: Connection, *, partitions: int, keep: timedelta, now: datetime
 ) -> list[Trim]:
     """What each stream may forget.
 

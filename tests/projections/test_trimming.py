@@ -1,5 +1,6 @@
 """What the log may forget: only what is archived, applied, told and old."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,7 +9,7 @@ from psycopg_pool import AsyncConnectionPool
 from projections.tiers import trimming
 from projections.tiers.trimming import Trim, plan, trim
 from streams.memory import MemoryLog
-from streams.ports import Record
+from streams.ports import Delivery, Record
 from streams.topology import Topology
 from tests.projections.history import STREAM, USERS
 
@@ -24,12 +25,21 @@ class TrimmedLog(MemoryLog):
         self.trimmed.append((stream, up_to_sequence))
 
 
-class Position:
+class Archived:
+    """An archive that has a stream up to somewhere."""
+
     def __init__(self, sequence: int) -> None:
         self.sequence = sequence
 
     async def position(self, stream: str) -> int:
         return self.sequence if stream == STREAM else 0
+
+    async def read(
+        self, stream: str, *, subject: str | None = None, after_sequence: int = 0, up_to_sequence: int
+    ) -> AsyncIterator[Delivery]:
+        assert not up_to_sequence, "what is to be forgotten is asked of the log"
+        for delivery in list[Delivery]():
+            yield delivery
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +55,7 @@ async def planned(
     async with pool.connection() as connection:
         for name, sequence in applied.items():
             await connection.execute("INSERT INTO checkpoints VALUES (%s, 0, %s)", (name, sequence))
-        found = await plan(log, Position(archived), connection, partitions=1, keep=keep, now=datetime.now(UTC))
+        found = await plan(log, Archived(archived), connection, partitions=1, keep=keep, now=datetime.now(UTC))
     return {one.stream: one for one in found}
 
 
