@@ -102,7 +102,7 @@ async def _floor(clickhouse: ClickHouse, ids: list[int], last: int, pace: Pace) 
     dice, taken = random.Random(1), []
     sql = (
         "SELECT seq, sender_id, created_at, text FROM messages "
-        "WHERE conversation_id = {id:UInt64} AND seq >= {low:UInt64} AND seq < {high:UInt64} ORDER BY seq"
+        "PREWHERE conversation_id = {id:UInt64} AND seq >= {low:UInt64} AND seq < {high:UInt64} ORDER BY seq"
     )
     until_s = time.perf_counter() + pace.seconds
     while (began_s := time.perf_counter()) < until_s:

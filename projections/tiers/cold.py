@@ -28,21 +28,23 @@ PAGE_S: Final = 4.0  # a page takes milliseconds; less than the five seconds aft
 # Of a message; `Cold.rows_of` makes rows as Postgres has them of these.
 COLUMNS: Final = "message_id, seq, version, sender_id, client_msg_id, created_at, text, body, reply_to, mentions"
 
+# PREWHERE, which ClickHouse does not choose by itself for columns of the key: else all columns of each granule (8,192
+# rows, in each month) are read for a page of 50, and it takes three times as long.
 # A batch that was inserted twice beyond the memory for its token would give rows twice: the first is enough.
 _MESSAGES: Final = f"""
     SELECT {COLUMNS}
-    FROM messages WHERE conversation_id = {{id:UInt64}} AND seq >= {{low:UInt64}} AND seq <= {{high:UInt64}}
+    FROM messages PREWHERE conversation_id = {{id:UInt64}} AND seq >= {{low:UInt64}} AND seq <= {{high:UInt64}}
     ORDER BY seq LIMIT 1 BY seq"""
 
 _EVENTS: Final = f"""
     SELECT {raw.SELECT} FROM events
-    WHERE stream = {{stream:String}} AND subject = {{subject:String}}
-        AND version >= {{low:UInt64}} AND version <= {{high:UInt64}}
+    PREWHERE subject = {{subject:String}} AND version >= {{low:UInt64}} AND version <= {{high:UInt64}}
+    WHERE stream = {{stream:String}}
     ORDER BY version LIMIT 1 BY version"""
 
 _RECEIPT: Final = f"""
     SELECT {COLUMNS} FROM messages
-    WHERE conversation_id = {{id:UInt64}} AND sender_id = {{sender:String}} AND client_msg_id = {{client:String}}
+    PREWHERE conversation_id = {{id:UInt64}} AND client_msg_id = {{client:String}} WHERE sender_id = {{sender:String}}
     ORDER BY seq LIMIT 1"""
 
 log_ = structlog.get_logger(__name__)
