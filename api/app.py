@@ -11,6 +11,7 @@ from starlette.routing import Route
 from api import (
     conversations,
     devices,
+    export,
     health,
     inbox,
     markers,
@@ -31,6 +32,7 @@ _TABLE: Final[tuple[Endpoint | OpenEndpoint, ...]] = (
     *conversations.ENDPOINTS,
     *members.ENDPOINTS,
     *messages.ENDPOINTS,
+    *export.ENDPOINTS,
     *markers.ENDPOINTS,
     *own_settings.ENDPOINTS,
     *inbox.ENDPOINTS,

@@ -1,12 +1,12 @@
 """An endpoint of the HTTP API: how it is served, and all that routes and OpenAPI need to know of it."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api.auth import Principal
@@ -21,6 +21,7 @@ B = TypeVar("B")
 DISCARDED_MAX_BYTES = 4 * 1024 * 1024
 
 JSON = "application/json"
+LINES = "application/x-ndjson"
 TEMPLATE = "riverrun.path"  # in the scope: the path as the table has it, for metrics
 
 
@@ -46,7 +47,14 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[[Call[Any, Any]], Awaitable[Answer]]
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What a handler answers line by line: each one JSON object. What goes wrong later is for the lines to say."""
+
+    lines: AsyncIterator[bytes]
+
+
+Handler = Callable[[Call[Any, Any]], Awaitable[Answer | Lines]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class Endpoint:
         query, body: structs; `None`: no parameters, no body.
         errors: codes beyond those every endpoint may answer.
         example: a body as the documentation shows it.
+        media_type: of an answer that is no error.
     """
 
     method: str
@@ -69,6 +78,7 @@ class Endpoint:
     body: type[msgspec.Struct] | None = None
     errors: tuple[str, ...] = ()
     example: Any = None
+    media_type: str = JSON
 
     async def serve(self, request: Request) -> Response:
         """Authenticate, decode, handle, encode.
@@ -84,6 +94,8 @@ class Endpoint:
         answer = await self.handler(
             Call(context, principal, request.path_params, query, body, state.correlation_id, state.trace)
         )
+        if isinstance(answer, Lines):
+            return StreamingResponse(answer.lines, media_type=self.media_type)
         return Response(msgspec.json.encode(answer.content), answer.status, answer.headers, media_type=JSON)
 
     async def _body(self, request: Request, max_bytes: int) -> Any:

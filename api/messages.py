@@ -1,9 +1,14 @@
 """The HTTP endpoints of messages, and of the events that are a conversation's history."""
 
+from typing import Any, Final
+
 from api import operations
 from api.endpoint import Answer, Call, Endpoint
-from api.schema import EventsQuery, MessageAck, MessagesQuery, PostMessageRequest
-from projections.pages import EventsPage, MessagesPage
+from api.schema import EventsQuery, MessageAck, MessagesQuery, PostMessageRequest, SearchQuery
+from projections.pages import EventsPage, MessagesPage, SearchPage
+from projections.tiers.history import Tiered
+
+TIERS: Final = "Riverrun-Tiers"  # of an answer: the tiers it was read from, the fastest first
 
 
 async def post_message(call: Call[None, PostMessageRequest]) -> Answer:
@@ -19,11 +24,20 @@ async def post_message(call: Call[None, PostMessageRequest]) -> Answer:
 
 
 async def history(call: Call[MessagesQuery, None]) -> Answer:
-    return Answer(await operations.history(call.context, call.principal, call.path["conversation_id"], call.query))
+    return _tiered(await operations.history(call.context, call.principal, call.path["conversation_id"], call.query))
 
 
 async def events(call: Call[EventsQuery, None]) -> Answer:
-    return Answer(await operations.events(call.context, call.principal, call.path["conversation_id"], call.query))
+    return _tiered(await operations.events(call.context, call.principal, call.path["conversation_id"], call.query))
+
+
+async def search(call: Call[SearchQuery, None]) -> Answer:
+    return _tiered(await operations.search(call.context, call.principal, call.query))
+
+
+def _tiered(read: Tiered[Any]) -> Answer:
+    """An answer that says which tiers it was read from."""
+    return Answer(read.page, headers={TIERS: ", ".join(read.tiers)})
 
 
 ENDPOINTS = (
@@ -53,6 +67,15 @@ ENDPOINTS = (
         "Every event after a version, in order.",
         {200: (EventsPage, "A page.")},
         query=EventsQuery,
+        errors=("not_found",),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/search",
+        search,
+        "Messages of one's conversations that contain a text, the newest first.",
+        {200: (SearchPage, "A page; `before` gives the next.")},
+        query=SearchQuery,
         errors=("not_found",),
     ),
 )

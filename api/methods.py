@@ -98,11 +98,11 @@ async def _sync(caller: Caller, request: SyncQuery) -> SyncPage:
 
 
 async def _history(caller: Caller, request: HistoryRequest) -> MessagesPage:
-    return await operations.history(caller.context, caller.principal, request.conversation_id, request)
+    return (await operations.history(caller.context, caller.principal, request.conversation_id, request)).page
 
 
 async def _events(caller: Caller, request: EventsRequest) -> EventsPage:
-    return await operations.events(caller.context, caller.principal, request.conversation_id, request)
+    return (await operations.events(caller.context, caller.principal, request.conversation_id, request)).page
 
 
 async def _ping(_caller: Caller, request: PingRequest) -> PingRequest:

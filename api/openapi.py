@@ -76,7 +76,7 @@ def _operation(endpoint: Endpoint | OpenEndpoint, schema_of: dict[Any, Any]) -> 
     responses = {
         str(status): {
             "description": meaning,
-            "content": {_media_type(type_): {"schema": schema_of[type_]}},
+            "content": {_media_type(type_, endpoint): {"schema": schema_of[type_]}},
         }
         for status, (type_, meaning) in endpoint.answers.items()
     }
@@ -99,9 +99,11 @@ def _operation(endpoint: Endpoint | OpenEndpoint, schema_of: dict[Any, Any]) -> 
     return operation
 
 
-def _media_type(type_: Any) -> str:
+def _media_type(type_: Any, endpoint: Endpoint | OpenEndpoint) -> str:
     if type_ is str:
         return "text/plain"
+    if isinstance(endpoint, Endpoint):
+        return endpoint.media_type
     return PROBLEM_JSON if type_ is Problem else JSON
 
 

@@ -19,6 +19,7 @@ from api.schema import (
     MembersQuery,
     MessagesQuery,
     PostMessageRequest,
+    SearchQuery,
     UpdateConversationRequest,
 )
 from commands.command import Command, Result
@@ -26,7 +27,8 @@ from commands.conversations import ChangeMembers, ConversationResult, CreateConv
 from commands.messages import MessageResult, PostMessage
 from domain.errors import DomainError, Invalid, NotFound, Unavailable
 from domain.ids import check_user_id, parse_id
-from projections.pages import EventsPage, MembersPage, MessagesPage, Positions, Standing
+from projections.pages import EventsPage, MembersPage, MessagesPage, Positions, SearchPage, Standing
+from projections.tiers.history import Tiered
 from streams.public import ConversationView
 
 SETTLED_S: Final = 1.0  # the read models are milliseconds behind; more only under a flood
@@ -196,7 +198,7 @@ async def members(context: ApiContext, principal: Principal, conversation_id: st
 
 async def history(
     context: ApiContext, principal: Principal, conversation_id: str, query: MessagesQuery
-) -> MessagesPage:
+) -> Tiered[MessagesPage]:
     """A page of messages, ascending.
 
     Raises:
@@ -221,7 +223,9 @@ async def history(
     )
 
 
-async def events(context: ApiContext, principal: Principal, conversation_id: str, query: EventsQuery) -> EventsPage:
+async def events(
+    context: ApiContext, principal: Principal, conversation_id: str, query: EventsQuery
+) -> Tiered[EventsPage]:
     """A page of events, by version: how a gap is filled.
 
     Raises:
@@ -236,6 +240,22 @@ async def events(context: ApiContext, principal: Principal, conversation_id: str
         lambda version: context.queries.events_page(
             id_, principal.user_id, after=query.after, limit=query.limit, min_version=version
         ),
+    )
+
+
+async def search(context: ApiContext, principal: Principal, query: SearchQuery) -> Tiered[SearchPage]:
+    """Messages that contain a text, the newest first.
+
+    Raises:
+        Invalid, NotFound, Unavailable.
+    """
+    id_ = None if query.conversation_id is None else parse_id(query.conversation_id, field="conversation_id")
+    before = None if query.before is None else parse_id(query.before, field="before")
+    if "\0" in query.q:
+        raise Invalid("no message has a NUL", field="q")
+    await settled(context)
+    return await context.queries.search(
+        principal.user_id, query.q, conversation_id=id_, before=before, limit=query.limit
     )
 
 

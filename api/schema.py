@@ -17,10 +17,12 @@ from domain.ids import USER_ID_MAX
 from domain.members import MEMBERS_PER_COMMAND_MAX, Kind, Who
 from domain.messages import CLIENT_MSG_ID_MAX, MENTIONS_MAX, TEXT_MAX
 from projections.pages import Block, Device
+from streams.public import Message
 
 INT64_MAX: Final = (1 << 63) - 1
 LIMIT_MAX: Final = 200
 LIMIT_DEFAULT: Final = 50
+SEARCH_MAX: Final = 200  # characters
 
 Id: TypeAlias = Annotated[
     str, Meta(description="A 64-bit id as a decimal string.", extra_json_schema={"pattern": "^[1-9][0-9]{0,18}$"})
@@ -144,6 +146,44 @@ class MessagesQuery(Struct, frozen=True, forbid_unknown_fields=True):
     after: Annotated[int, Meta(ge=0, le=INT64_MAX, description="Not together with `before`.")] | None = None
     limit: Limit = LIMIT_DEFAULT
     min_version: MinVersion = 0
+
+
+class SearchQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Messages that contain a text: of all one's conversations, or of one."""
+
+    q: Annotated[str, Meta(min_length=1, max_length=SEARCH_MAX, description="Found within words, letters' case aside.")]
+    conversation_id: Id | None = None
+    before: Annotated[str, Meta(description="Of the page before.")] | None = None
+    limit: Limit = LIMIT_DEFAULT
+
+
+class ExportQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """All messages after a seq."""
+
+    after: Annotated[int, Meta(ge=0, le=INT64_MAX, description="The last seq the client has.")] = 0
+
+
+class ExportEnd(Struct, frozen=True):
+    """That was all: up to `last_seq`, read from these tiers."""
+
+    last_seq: int
+    tiers: list[str]
+
+
+class ExportError(Struct, frozen=True):
+    """It could not go on after `last_seq`; the same again with that as `after` goes on."""
+
+    code: str
+    message: str
+    last_seq: int
+
+
+class ExportLine(Struct, frozen=True, omit_defaults=True):
+    """A line of an export: one of these."""
+
+    message: Message | UnsetType = UNSET
+    end: ExportEnd | UnsetType = UNSET
+    error: ExportError | UnsetType = UNSET
 
 
 class EventsQuery(Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from benchmarks import (
     durable_sends,
     fanout,
     flat_cost,
+    history,
     inbox,
     large_group,
     presence,
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "presence": presence.run,
     "inbox": inbox.run,
     "sync": sync.run,
+    "history": history.run,
     "replay": replay.run,
 }
 FLAT = "flat"  # takes minutes, most of them to write a history: only when asked for

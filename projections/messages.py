@@ -15,7 +15,7 @@ from projections import tables
 from projections.months import ensure_months
 from projections.projection import Connection, LoggedEvent
 from projections.staging import Staging
-from streams.public import message_of, to_public
+from streams.public import public_data
 
 _to_json = msgspec.json.Encoder().encode
 
@@ -72,14 +72,5 @@ def _change_row(sequence: int, event: Event) -> tuple[Any, ...]:
         sequence,
         event.TOPIC,
         event.actor_id,
-        _data(event).decode(),
+        public_data(event).decode(),
     )
-
-
-def _data(event: Event) -> bytes:
-    if isinstance(event, MessagePosted):
-        return _to_json(message_of(event))  # the very JSON of its public data, without the dict in between
-    public = to_public(event)
-    if public is None:
-        raise TypeError(f"{event.TOPIC} has no public form")
-    return _to_json(public.data)

@@ -30,3 +30,12 @@ SIGNALS = Counter(
 AUDIENCE_LOADS = Counter("riverrun_audience_loads_total", "Conversations whose members had to be looked up", ["stream"])
 HOT_EPOCHS = Counter("riverrun_hot_epochs_total", "Times the hot store began anew")
 INBOXES = Counter("riverrun_inbox_pages_total", "Inbox pages by what answered: hot, rebuilt, postgres", ["source"])
+COLD_SECONDS = Buckets(
+    "riverrun_cold_read_seconds",
+    "Time of one read of the cold tier for a client",
+    (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+MOVED = Counter("riverrun_tier_moved_rows_total", "Rows that have left Postgres for ClickHouse", ["model"])
+LEFT_OVER = Gauge(
+    "riverrun_tier_months_not_moved", "Months that could not be moved in the last round, by why", ["outcome"]
+)

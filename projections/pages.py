@@ -50,6 +50,13 @@ class EventsPage(msgspec.Struct, frozen=True):
     has_more: bool
 
 
+class SearchPage(msgspec.Struct, frozen=True):
+    """Messages that contain what was looked for, the newest first. `before`: gives the next page; `None` at the end."""
+
+    messages: list[Message]
+    before: str | None
+
+
 class Membership(msgspec.Struct, frozen=True):
     """A conversation of a user.
 

@@ -1,4 +1,4 @@
-"""The queries: everything that is read, from the read models and nothing else.
+"""The queries: everything that is read, from the read models and nothing else, whichever tier they lie in.
 
 Each is authorised by membership in the statement that reads, and a stranger learns nothing: whether a conversation
 does not exist or is not theirs, the answer is `NotFound`, after the same time.
@@ -9,9 +9,8 @@ from collections.abc import Sequence
 import msgspec
 from psycopg_pool import AsyncConnectionPool
 
-from domain.messages import Receipt, content_digest
-from projections.entries import message_of
-from projections.pages import EventsPage, MembersPage, MemberView, MessagesPage, Positions, StoredEvent
+from domain.messages import Receipt
+from projections.pages import EventsPage, MembersPage, MemberView, MessagesPage, Positions, SearchPage
 from projections.progress import Progress
 from projections.reading import (
     IS_MEMBER,
@@ -22,6 +21,9 @@ from projections.reading import (
     no_such_conversation,
     positions_of,
 )
+from projections.tiers.cold import Cold
+from projections.tiers.history import History, Tiered
+from projections.tiers.search import Search
 from streams.public import ConversationView, rfc3339
 
 _SELECT_IS_MEMBER = f"SELECT {IS_MEMBER}"
@@ -38,28 +40,6 @@ _MEMBERS = f"""
     WHERE conversation_id = %(id)s AND user_id > %(after)s AND {IS_MEMBER}
     ORDER BY user_id LIMIT %(limit)s"""
 
-_MESSAGES = f"""
-    SELECT message_id, seq, version, sender_id, client_msg_id, created_at, body, reply_to, mentions FROM messages
-    WHERE conversation_id = %(id)s AND seq > %(after)s AND seq < %(before)s AND {IS_MEMBER}
-    ORDER BY seq {{direction}} LIMIT %(limit)s"""
-_MESSAGES_UP, _MESSAGES_DOWN = _MESSAGES.format(direction="ASC"), _MESSAGES.format(direction="DESC")
-
-_EVENTS = f"""
-    SELECT type, version, occurred_at, actor_id, data FROM changes
-    WHERE conversation_id = %(id)s AND version > %(after)s AND {IS_MEMBER}
-    ORDER BY version LIMIT %(limit)s"""
-
-_EVENTS_AFTER = """
-    SELECT type, version, occurred_at, actor_id, data FROM changes
-    WHERE conversation_id = %(id)s AND version > %(after)s
-    ORDER BY version LIMIT %(limit)s"""
-
-_RECEIPT = """
-    SELECT message_id, seq, version, created_at, body, reply_to, mentions FROM messages
-    WHERE conversation_id = %(id)s AND sender_id = %(sender)s AND client_msg_id = %(client)s
-    ORDER BY seq LIMIT 1"""
-
-_SEQ_MAX = (1 << 63) - 1
 _from_json = msgspec.json.decode
 
 
@@ -71,6 +51,7 @@ class Queries:
         wait_s: how long a read waits for `min_version`.
         partitions: of the deployment; places a conversation's checkpoints.
         progress: rung by the workers of this process, if it has any.
+        cold: where months go that have left Postgres; without it, Postgres has all there is.
 
     All methods raise `Unavailable` when Postgres does not answer; those about a conversation raise `NotFound` for
     who is not a member, and `Unavailable` when the read models do not reach `min_version` in time.
@@ -83,8 +64,11 @@ class Queries:
         wait_s: float = 2.0,
         partitions: int = 1,
         progress: Progress | None = None,
+        cold: Cold | None = None,
     ) -> None:
         self._database = Database(pool)
+        self._history = History(self._database, cold)
+        self._search = Search(self._database, cold)
         self._versions = MinVersion(self._database, wait_s=wait_s, partitions=partitions, progress=progress)
         self._partitions = partitions
 
@@ -126,35 +110,29 @@ class Queries:
         after: int | None,
         limit: int,
         min_version: int = 0,
-    ) -> MessagesPage:
+    ) -> Tiered[MessagesPage]:
         """Messages next to a seq, the nearest first to be taken; the newest when neither side is given."""
         await self._versions.reached(conversation_id, user_id, min_version)
-        upward = after is not None
-        rows = await self._page(
-            _MESSAGES_UP if upward else _MESSAGES_DOWN,
-            conversation_id,
-            user_id,
-            limit,
-            after=after or 0,
-            before=_SEQ_MAX if before is None else before,
-        )
-        page = rows[:limit] if upward else rows[:limit][::-1]
-        return MessagesPage([message_of(str(conversation_id), row) for row in page], len(rows) > limit)
+        return await self._history.messages(conversation_id, user_id, before=before, after=after, limit=limit)
 
     async def events_page(
         self, conversation_id: int, user_id: str, *, after: int, limit: int, min_version: int = 0
-    ) -> EventsPage:
+    ) -> Tiered[EventsPage]:
         """Every public event after a version, in order: encoded, the bytes that were pushed."""
         await self._versions.reached(conversation_id, user_id, min_version)
-        rows = await self._page(_EVENTS, conversation_id, user_id, limit, after=after)
-        return _events_page(conversation_id, rows, limit)
+        return await self._history.events(conversation_id, user_id, after=after, limit=limit)
 
     async def events_after(self, conversation_id: int, *, after: int, limit: int, min_version: int = 0) -> EventsPage:
         """As `events_page`, not authorised: for the gateway, which reads on behalf of all its sessions at once and
         lets the events say who is a member."""
         await self._versions.reached(conversation_id, None, min_version)
-        rows = await self._database.rows(_EVENTS_AFTER, {"id": conversation_id, "after": after, "limit": limit + 1})
-        return _events_page(conversation_id, rows, limit)
+        return (await self._history.events(conversation_id, None, after=after, limit=limit)).page
+
+    async def search(
+        self, user_id: str, text: str, *, conversation_id: int | None, before: int | None, limit: int
+    ) -> Tiered[SearchPage]:
+        """Messages of a user's conversations, or of one of them, that contain a text, the newest first."""
+        return await self._search.messages(user_id, text, conversation_id=conversation_id, before=before, limit=limit)
 
     async def is_member(self, conversation_id: int, user_id: str) -> bool:
         """Whether a user is in a conversation, as far as the read model has come."""
@@ -165,14 +143,7 @@ class Queries:
     ) -> Receipt | None:
         """The receipt of a message; `None` if none was posted up to `min_version`."""
         await self._versions.reached(conversation_id, None, min_version)
-        rows = await self._database.rows(
-            _RECEIPT, {"id": conversation_id, "sender": sender_id, "client": client_msg_id}
-        )
-        if not rows:
-            return None
-        message_id, seq, version, created_at, body, reply_to, mentions = rows[0]
-        digest = content_digest(_from_json(body), reply_to, _from_json(mentions))
-        return Receipt(message_id, seq, version, created_at, digest)
+        return await self._history.receipt(conversation_id, sender_id, client_msg_id)
 
     async def positions(self) -> Positions:
         """How far every read model has come; 0 where one has not begun."""
@@ -190,12 +161,3 @@ class Queries:
         if not rows and not await self.is_member(conversation_id, user_id):
             raise no_such_conversation()
         return rows
-
-
-def _events_page(conversation_id: int, rows: Sequence[Row], limit: int) -> EventsPage:
-    id_ = str(conversation_id)
-    events = [
-        StoredEvent(type_, id_, version, rfc3339(occurred_at), actor_id, msgspec.Raw(data))
-        for type_, version, occurred_at, actor_id, data in rows[:limit]
-    ]
-    return EventsPage(events, len(rows) > limit)

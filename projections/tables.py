@@ -210,3 +210,19 @@ snapshots = Table(
     Column("state", LargeBinary, nullable=False),
     PrimaryKeyConstraint("family", "aggregate_id"),
 )
+
+# What has left the warm tier, a row each time rows of a month did: written by whoever moves them (`projections.tiers`),
+# in the very transaction. `kept_rows` stayed; sizes are those of the month's partition, indexes included.
+tier_moves = Table(
+    "tier_moves",
+    metadata,
+    Column("model", _Name, nullable=False),
+    Column("month_start", _Time, nullable=False),
+    Column("month_end", _Time, nullable=False),
+    Column("moved_at", _Time, nullable=False),
+    Column("moved_rows", BigInteger, nullable=False),
+    Column("kept_rows", BigInteger, nullable=False),
+    Column("conversations", BigInteger, nullable=False),
+    Column("freed_bytes", BigInteger, nullable=False),
+    PrimaryKeyConstraint("model", "month_start", "moved_at"),
+)

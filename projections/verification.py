@@ -2,7 +2,8 @@
 
 The database is read in one snapshot, and the log up to the checkpoints in that snapshot, each read model up to its
 own; so it compares exactly while others write. Histories are compared by count and digest, so memory follows the
-number of conversations and of users' markers, not of messages. The log itself is checked too: versions and seqs
+number of conversations and of users' markers, not of messages. What has left the warm tier is compared as the cold tier
+has it, so a read model is compared whole, wherever its rows lie. The log itself is checked too: versions and seqs
 without a hole, no `client_msg_id` used twice by one sender.
 """
 
@@ -17,6 +18,10 @@ from domain.events import Event
 from projections import log_fold, log_fold_users
 from projections.differences import Difference, ModelReport, Report
 from projections.digests import Digest
+from projections.reading import Row
+from projections.tiers.cold import ColdRows
+from projections.tiers.months import MODELS
+from projections.tiers.moved import merged, moved_months, moved_rows
 from streams import subjects
 from streams.codec import decode
 from streams.ports import Log
@@ -79,15 +84,19 @@ class _Partition(NamedTuple):
         return subjects.stream(self.family, self.number)
 
 
-async def verify(log: Log, postgres_url: str, *, partitions: int, wait_s: float) -> Report:
+async def verify(
+    log: Log, postgres_url: str, *, partitions: int, wait_s: float, cold: ColdRows | None = None
+) -> Report:
     """Compare log and read models.
 
     Args:
+        cold: where rows are that have left Postgres.
         wait_s: how long the read models may take to reach the log's end as it is now; what they have not
             reached by then is reported, and the comparison made as far as they are.
 
     Raises:
-        CannotCompare: Postgres or the schema is missing, or a projection has never run.
+        CannotCompare: Postgres or the schema is missing, or a projection has never run; or rows have left Postgres and
+            there is no cold tier.
         LogUnavailable: the log cannot be read.
     """
     read = [_Partition(family, number) for family in _FAMILIES for number in range(partitions)]
@@ -97,12 +106,14 @@ async def verify(log: Log, postgres_url: str, *, partitions: int, wait_s: float)
             reached = await _wait(lambda: _checkpoints(connection, read), ends, wait_s)
             await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
             async with connection.transaction():
+                # No month leaves meanwhile: a table that is replaced is gone from a snapshot that is older.
+                await connection.execute("LOCK TABLE ONLY messages, ONLY changes IN ACCESS SHARE MODE")
                 checkpoints = await _checkpoints(connection, read)
                 folds: dict[str, list[LogFold]] = {family: [] for family in _FAMILIES}
                 for partition in read:
                     folds[partition.family].append(await _fold(log, partition, checkpoints[partition]))
                 models = [
-                    await _compare(connection, model, _FAMILIES[family], folds[family])
+                    await _compare(connection, model, _FAMILIES[family], folds[family], cold)
                     for family in _FAMILIES
                     for model in _FAMILIES[family].rows
                 ]
@@ -155,12 +166,16 @@ async def _fold(log: Log, partition: _Partition, checkpoints: dict[str, int]) ->
 
 
 async def _compare(
-    connection: psycopg.AsyncConnection[Any], model: str, family: _Family, folds: list[LogFold]
+    connection: psycopg.AsyncConnection[Any],
+    model: str,
+    family: _Family,
+    folds: list[LogFold],
+    cold: ColdRows | None,
 ) -> ModelReport:
     expected = {key: digest for fold in folds for key, digest in fold.expected(model)}
     rows = sum(digest.count for digest in expected.values())
     report = ModelReport(model, family.keys, key_count=len(expected), rows=rows)
-    async for key, digest in _found(connection, model, family.rows[model]):
+    async for key, digest in _found(connection, model, family.rows[model], cold):
         wanted = expected.pop(key, Digest())
         if digest != wanted:
             report.differences.append(_difference(model, key, _what(wanted, digest)))
@@ -180,19 +195,30 @@ def _what(wanted: Digest, found: Digest) -> str:
     return f"{wanted.count} rows, with another content"
 
 
-async def _found(connection: psycopg.AsyncConnection[Any], model: str, rows: str) -> AsyncIterator[tuple[Key, Digest]]:
-    """The digest of the rows of each conversation or user in the database."""
+async def _found(
+    connection: psycopg.AsyncConnection[Any], model: str, statement: str, cold: ColdRows | None
+) -> AsyncIterator[tuple[Key, Digest]]:
+    """The digest of the rows of each conversation or user in the database, and of those that have left it."""
     digests: dict[Key, Digest] = {}
-    ordered = "ORDER BY" in rows
-    async with connection.cursor(f"verify_{model}") as cursor:
-        cursor.itersize = _ROWS_A_FETCH
-        await cursor.execute(rows)
-        async for row in cursor:
-            row = tuple(value.astimezone(UTC) if isinstance(value, datetime) else value for value in row)
-            digest = digests.setdefault(row[0], Digest())
-            if ordered:
-                digest.add_next(row)
-            else:
-                digest.add(row)
+    ordered = "ORDER BY" in statement
+    rows = _rows(connection, model, statement)
+    if model in MODELS and (months := await moved_months(connection, model)):
+        if cold is None:
+            raise CannotCompare(f"{model} have left Postgres, and the archive cannot be reached")
+        rows = merged(rows, moved_rows(cold, model, months))
+    async for row in rows:
+        digest = digests.setdefault(row[0], Digest())
+        if ordered:
+            digest.add_next(row)
+        else:
+            digest.add(row)
     for item in digests.items():
         yield item
+
+
+async def _rows(connection: psycopg.AsyncConnection[Any], model: str, statement: str) -> AsyncIterator[Row]:
+    async with connection.cursor(f"verify_{model}") as cursor:
+        cursor.itersize = _ROWS_A_FETCH
+        await cursor.execute(statement)
+        async for row in cursor:
+            yield tuple(value.astimezone(UTC) if isinstance(value, datetime) else value for value in row)

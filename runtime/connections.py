@@ -13,8 +13,10 @@ from redis.retry import Retry
 
 from domain.errors import DomainError
 from migrations.postgres.apply import upgrade
+from projections.archive.clickhouse import ClickHouse
 from projections.progress import Progress
 from projections.queries import Queries
+from projections.tiers.cold import Cold
 from runtime import metrics
 from runtime.settings import Settings
 from streams.jetstream import JetStream, check_sync_always
@@ -44,11 +46,15 @@ class Connections:
     valkey: redis.asyncio.Redis
     progress: Progress
     queries: Queries
+    cold: Cold | None
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Connections]:
+async def connected(settings: Settings, clickhouse: ClickHouse | None) -> AsyncIterator[Connections]:
     """Connect to the servers, and make sure that streams and tables are there.
+
+    Args:
+        clickhouse: opened when something is first read from it, and closed by its maker; starting does not wait for it.
 
     Raises:
         DomainError: the log was made for another topology, or its server does not sync.
@@ -80,8 +86,9 @@ async def connected(settings: Settings) -> AsyncIterator[Connections]:
         )
         stack.push_async_callback(valkey.aclose)
         progress = Progress()
-        queries = Queries(pool, partitions=settings.partitions, progress=progress)
-        yield Connections(settings, appending, jetstream, pool, valkey, progress, queries)
+        cold = None if clickhouse is None else Cold(clickhouse, partitions=settings.partitions)
+        queries = Queries(pool, partitions=settings.partitions, progress=progress, cold=cold)
+        yield Connections(settings, appending, jetstream, pool, valkey, progress, queries, cold)
 
 
 async def _check_syncs(settings: Settings) -> None:

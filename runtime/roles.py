@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from commands.receipts import Receipts
@@ -18,6 +19,8 @@ from projections.fanout import FanoutWorker
 from projections.hot_feed import HotFeed
 from projections.projection import Projection
 from projections.signals import ReceiptsWorker, SignalForwarder
+from projections.tiers.policy import WarmPolicy
+from projections.tiers.scheduler import StoreScheduler
 from projections.worker import ProjectionWorker
 from runtime.connections import Connections
 from streams import subjects
@@ -152,6 +155,13 @@ class Archiving:
         )
         async with running(archiver.run()) as work:
             yield work
+
+
+def store_scheduler(connections: Connections) -> StoreScheduler:
+    """What moves months, in every process of the role `archiver`: one of them at a time."""
+    assert connections.cold is not None
+    policy = WarmPolicy.parse(connections.settings.warm_months)
+    return StoreScheduler(connections.pool, connections.cold, policy, now=lambda: datetime.now(UTC))
 
 
 def writers(connections: Connections) -> Writers:

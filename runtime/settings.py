@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 from urllib.parse import urlsplit
 
+from projections.tiers.policy import WarmPolicy
+
 PREFIX = "RIVERRUN_"
 FILE_SUFFIX = "_FILE"
 
@@ -62,6 +64,11 @@ def _node_id() -> str:
 
 def _is_power_of_two(value: int) -> bool:
     return 1 <= value <= 1024 and value & (value - 1) == 0
+
+
+def _is_warm_policy(value: str) -> bool:
+    WarmPolicy.parse(value)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,13 @@ class Settings:
     ping_s: int = _at_least(1, 25, "Silence after which a session is pinged.", "s")
     writer_queue_max: int = _at_least(1, 10_000, "Commands that may wait for a partition's writer.")
     aggregate_cache_bytes: int = _at_least(1 << 20, 256 << 20, "Memory a writer keeps aggregates in.", "bytes")
+    warm_months: str = _setting(
+        "3",
+        "Months of messages that stay in Postgres, that of today the first; 0: all; then by kind: 3,direct=12.",
+        expected="a number of months, maybe with those of kinds: 3,direct=12",
+        check=_is_warm_policy,
+    )
+    tiers_s: int = _at_least(1, 600, "Time between two rounds of the store scheduler.", "s")
     archive_s: int = _at_least(1, 2, "How far the archive may be behind in quiet times.", "s")
     drain_s: int = _at_least(0, 5, "Time given to sessions and commands to end when stopping.", "s")
 

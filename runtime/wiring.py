@@ -19,13 +19,14 @@ from projections.archive.clickhouse import ClickHouse
 from runtime.collector import spare_the_collector
 from runtime.connections import VALKEY_S, Connections, connected
 from runtime.doors import open_doors, open_monitoring
-from runtime.roles import Archiving, Fanout, Projector, writers
+from runtime.roles import Archiving, Fanout, Projector, store_scheduler, writers
 from runtime.services import Services
 from runtime.settings import Settings
 from streams import subjects
 from streams.membership import Announcement, Membership
 from streams.shares import Duty, Share, Standing
 
+COLD_ROLES = frozenset({"api", "writer", "archiver"})  # which read what has left Postgres
 ROLES = frozenset({"api", "writer", "projector", "fanout", "archiver"})
 
 
@@ -48,7 +49,12 @@ async def run(
         LogUnavailable, OSError: a server does not answer. Nothing was started.
     """
     async with AsyncExitStack() as stack:
-        connections = await stack.enter_async_context(connected(settings))
+        held = clickhouse
+        if clickhouse is None and roles & COLD_ROLES:
+            clickhouse = ClickHouse(settings.clickhouse_url)
+            stack.push_async_callback(clickhouse.close)
+            held = clickhouse if "archiver" in roles else None  # the others go on without it
+        connections = await stack.enter_async_context(connected(settings, clickhouse))
         services = Services()
         stack.push_async_callback(services.stop)
         node = Node(connections, services, roles)
@@ -61,11 +67,10 @@ async def run(
             node.share("fanout", fanout.fan_out, fanout.standing)
             services.start("signals", fanout.signals.run())
         if "archiver" in roles:
-            if clickhouse is None:
-                clickhouse = ClickHouse(settings.clickhouse_url)
-                stack.push_async_callback(clickhouse.close)
+            assert clickhouse is not None
             archiving = Archiving(connections, clickhouse)
             node.share("archiver", archiving.archive, archiving.standing)
+            services.start("store scheduler", store_scheduler(connections).run(settings.tiers_s))
         local: Writers | None = None
         if "writer" in roles:
             local = writers(connections)
@@ -78,7 +83,7 @@ async def run(
                     connections,
                     services,
                     dispatcher=node.router(local),
-                    readiness=_readiness(connections, node, clickhouse),
+                    readiness=_readiness(connections, node, held),
                 )
             )
             node.membership.announce_soon()

@@ -16,6 +16,8 @@ from domain import events
 from domain.conversations import Conversation
 from domain.events import Event
 
+_to_json = msgspec.json.Encoder().encode
+
 
 class PublicEvent(msgspec.Struct, frozen=True):
     """`data` depends on `type`; a client ignores types it does not know."""
@@ -93,6 +95,20 @@ def to_public(event: Event) -> PublicEvent | None:
         actor_id=event.actor_id,
         data=make_data(event),
     )
+
+
+def public_data(event: Event) -> bytes:
+    """The `data` of a conversation's event as JSON: the very bytes that are pushed, stored and read again.
+
+    Raises:
+        TypeError: the event has no public form.
+    """
+    if isinstance(event, events.MessagePosted):
+        return _to_json(message_of(event))  # what `to_public` gives, without the dict in between
+    make_data = _DATA.get(type(event))
+    if make_data is None:
+        raise TypeError(f"{event.TOPIC} has no public form")
+    return _to_json(make_data(event))
 
 
 def to_own(event: Event) -> UserEvent | None:

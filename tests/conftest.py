@@ -1,20 +1,23 @@
 """Real servers for every test, started here: one nats-server, Postgres and Valkey a session, on ports the OS gives.
 
-chDB (400 MB, a second to open) is off, except for tests that open one themselves.
+chDB (400 MB, a second to open) is opened where a test asks for `clickhouse`: an empty database of the test's own, all
+of them in one chDB of this process.
 """
 
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
 from urllib.parse import urlsplit, urlunsplit
 
+import clickhouse_connect
 import psycopg
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
+from projections.archive.clickhouse import ClickHouse
 from runtime.embedded.child import free_port
 from runtime.embedded.nats import NatsServer
 from runtime.embedded.servers import EmbeddedServers
@@ -106,3 +109,27 @@ async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServerFactory]:
             return server
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def chdb() -> Iterator[str]:
+    """A directory that belongs to this process."""
+    with tempfile.TemporaryDirectory(prefix="riverrun-tests-") as folder:
+        yield f"chdb://{folder}/clickhouse"
+
+
+@pytest.fixture
+def clickhouse_url(chdb: str) -> Iterator[str]:
+    name = f"test_{token_hex(6)}"
+    client = clickhouse_connect.get_client(dsn=chdb)
+    client.command(f"CREATE DATABASE {name}")
+    yield f"{chdb}?database={name}"
+    client.command(f"DROP DATABASE {name}")
+    client.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def clickhouse(clickhouse_url: str) -> AsyncIterator[ClickHouse]:
+    clickhouse = ClickHouse(clickhouse_url)
+    yield clickhouse
+    await clickhouse.close()

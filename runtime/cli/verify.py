@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from projections.archive.clickhouse import ArchiveRefused, ClickHouse
 from projections.differences import Report
 from projections.verification import CannotCompare
 from projections.verification import verify as compare
@@ -40,7 +41,7 @@ def verify(
     target = resolve_target(url, data_dir)
     try:
         report = asyncio.run(_compare(target, wait_s))
-    except (CannotCompare, LogError, OSError) as error:
+    except (CannotCompare, LogError, ArchiveRefused, OSError) as error:
         fail(f"could not compare: {error}")
     if as_json:
         sys.stdout.write(json.dumps(report.as_dict()) + "\n")
@@ -52,9 +53,13 @@ def verify(
 
 async def _compare(target: Target, wait_s: float) -> Report:
     jetstream = await JetStream.connect(target.nats_url, name="riverrun-verify")
+    archive = ClickHouse(target.clickhouse_url)  # opened only where rows have left Postgres
     try:
-        return await compare(jetstream.log, target.postgres_url, partitions=target.partitions, wait_s=wait_s)
+        return await compare(
+            jetstream.log, target.postgres_url, partitions=target.partitions, wait_s=wait_s, cold=archive
+        )
     finally:
+        await archive.close()
         await jetstream.close()
 
 

@@ -16,9 +16,13 @@ CONNECT_S: Final = 5
 
 _SEQUENCE = "SELECT sequence FROM messages WHERE conversation_id = %s AND seq = %s"
 _CHECKPOINTS = "SELECT projection, sequence FROM checkpoints WHERE partition = %s AND projection = ANY(%s)"
-_ROWS = """
-    SELECT EXISTS (SELECT FROM messages WHERE (conversation_id, seq, created_at) = (%(id)s, %(seq)s, %(at)s)),
-        EXISTS (SELECT FROM changes WHERE (conversation_id, version, occurred_at) = (%(id)s, %(version)s, %(at)s))"""
+# What has left with its month was there, the same as in the archive.
+_HAS_LEFT = "EXISTS (SELECT FROM tier_moves WHERE model = '{model}' AND month_start <= %(at)s AND month_end > %(at)s)"
+_ROWS = f"""
+    SELECT EXISTS (SELECT FROM messages WHERE (conversation_id, seq, created_at) = (%(id)s, %(seq)s, %(at)s))
+            OR {_HAS_LEFT.format(model="messages")},
+        EXISTS (SELECT FROM changes WHERE (conversation_id, version, occurred_at) = (%(id)s, %(version)s, %(at)s))
+            OR {_HAS_LEFT.format(model="changes")}"""
 _CONVERSATION = "SELECT kind, member_count, version FROM conversations WHERE conversation_id = %(id)s"
 
 # Those who are members now, and those who have left since; or the users asked for, whatever they are.

@@ -9,11 +9,14 @@ import pytest_asyncio
 from psycopg_pool import AsyncConnectionPool
 
 from migrations.postgres.apply import upgrade
+from projections.archive.clickhouse import ClickHouse
 from projections.progress import Progress
 from projections.projection import Projection
 from projections.tables import metadata
+from projections.tiers.months import MODELS, warm_months
 from streams.memory import MemoryLog
 from streams.topology import Topology
+from tests.projections.archived import ColdStore
 from tests.projections.workers import Project, Workers, projections, running
 
 TABLES = ", ".join(metadata.tables)
@@ -55,3 +58,17 @@ def project(pool: AsyncConnectionPool, log: MemoryLog, progress: Progress) -> Pr
         return running(log, pool, progress, chosen or projections())
 
     return make
+
+
+@pytest.fixture
+def store(clickhouse: ClickHouse) -> ColdStore:
+    return ColdStore(clickhouse)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def months(pool: AsyncConnectionPool) -> None:
+    """No month of another test is left."""
+    async with pool.connection() as connection:
+        for model in MODELS:
+            for month in await warm_months(connection, model):
+                await connection.execute(f"DROP TABLE {month.partition}".encode())

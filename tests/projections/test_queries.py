@@ -76,7 +76,7 @@ async def test_history_is_read_in_both_directions(
     has_more: bool,
 ) -> None:
     _, conversation = await a_chat(log, project)
-    page = await queries.messages_page(int(conversation.id), "cid", before=before, after=after, limit=3)
+    page = (await queries.messages_page(int(conversation.id), "cid", before=before, after=after, limit=3)).page
     assert [message.seq for message in page.messages] == seqs
     assert [message.body["text"] for message in page.messages] == [f"message {seq}" for seq in seqs]
     assert page.has_more is has_more
@@ -85,8 +85,8 @@ async def test_history_is_read_in_both_directions(
 async def test_events_encode_to_the_bytes_of_the_push(log: MemoryLog, project: Project, queries: Queries) -> None:
     _, conversation = await a_chat(log, project)
     pushed = [msgspec.json.encode(to_public(decode(delivery))) async for delivery in log.read(STREAM)]
-    first = await queries.events_page(int(conversation.id), "ann", after=0, limit=4)
-    rest = await queries.events_page(int(conversation.id), "ann", after=4, limit=100)
+    first = (await queries.events_page(int(conversation.id), "ann", after=0, limit=4)).page
+    rest = (await queries.events_page(int(conversation.id), "ann", after=4, limit=100)).page
     assert [msgspec.json.encode(event) for event in [*first.events, *rest.events]] == pushed
     assert (first.has_more, rest.has_more) == (True, False)
 
@@ -143,7 +143,7 @@ async def test_a_read_waits_for_the_version_it_asks_for(log: MemoryLog, project:
         page = await reading
         history.post(conversation, "dan", "hello")
         await history.append()
-        newest = await queries.messages_page(id_, "dan", before=None, after=None, limit=1, min_version=4)
+        newest = (await queries.messages_page(id_, "dan", before=None, after=None, limit=1, min_version=4)).page
     assert "dan" in [member.user_id for member in page.members]
     assert newest.messages[0].body["text"] == "hello"
 
