@@ -158,6 +158,24 @@ class Log(Protocol):
         """
         ...
 
+    async def first_sequence(self, stream: str) -> int:
+        """The first sequence the stream still has; one after its last where it has none.
+
+        Raises:
+            LogUnavailable: it cannot be reached.
+        """
+        ...
+
+    async def trim(self, stream: str, up_to_sequence: int) -> None:
+        """Forget everything up to a sequence, for good; at most everything there is. `last_sequence` stays.
+
+        What was forgotten before changes nothing.
+
+        Raises:
+            LogUnavailable: no answer, or it cannot. Perhaps forgotten all the same: trim again.
+        """
+        ...
+
     async def last(self, stream: str, subject: str | None = None) -> Delivery | None:
         """The newest event of a subject (or of the stream), asked of the leader: never stale.
 

@@ -37,6 +37,18 @@ class JetStreamLog:
         answer = await call(self._connection, f"STREAM.INFO.{stream}", timeout_s=LOOK_S)
         return int(answer["state"]["last_seq"])
 
+    async def first_sequence(self, stream: str) -> int:
+        """See `streams.ports.Log.first_sequence`."""
+        answer = await call(self._connection, f"STREAM.INFO.{stream}", timeout_s=LOOK_S)
+        return max(1, int(answer["state"]["first_seq"]))  # 0 in a stream that never had an event
+
+    async def trim(self, stream: str, up_to_sequence: int) -> None:
+        """See `streams.ports.Log.trim`."""
+        # Past its end, the server would move the end too; and told of no sequence, it would forget all.
+        up_to = min(up_to_sequence, await self.last_sequence(stream))
+        if up_to >= 1:
+            await call(self._connection, f"STREAM.PURGE.{stream}", {"seq": up_to + 1})
+
     async def last(self, stream: str, subject: str | None = None) -> Delivery | None:
         """See `streams.ports.Log.last`."""
         wanted = {"last_by_subj": subject or ">"}

@@ -1,7 +1,6 @@
 """The log within one process: the same contract as JetStream's, gone with the process."""
 
 import asyncio
-import bisect
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,13 +24,19 @@ PAYLOAD_MAX = 1024 * 1024  # nats-server's default, headers included
 class _Stream:
     name: str
     republish: Republish | None
+    trimmed: int = 0  # up to this sequence
     deliveries: list[Delivery] = field(default_factory=list)
     grown: asyncio.Condition = field(default_factory=asyncio.Condition)
     places: dict[str, int] = field(default_factory=dict)  # of the readers
 
     @property
     def last_sequence(self) -> int:
-        return len(self.deliveries)
+        return self.trimmed + len(self.deliveries)
+
+    def after(self, sequence: int, up_to_sequence: int | None = None) -> list[Delivery]:
+        """What it still has from after one sequence up to another."""
+        until = self.last_sequence if up_to_sequence is None else up_to_sequence
+        return self.deliveries[max(0, sequence - self.trimmed) : max(0, until - self.trimmed)]
 
 
 class MemoryConsumer:
@@ -46,11 +51,12 @@ class MemoryConsumer:
         """See `streams.ports.Consumer.fetch`."""
         try:
             async with asyncio.timeout(max_wait_s), self._stream.grown:
-                await self._stream.grown.wait_for(lambda: self._stream.last_sequence > self._given)
+                await self._stream.grown.wait_for(lambda: bool(self._stream.after(self._given)))
         except TimeoutError:
             return []
-        deliveries = self._stream.deliveries[self._given : self._given + max_count]
-        self._given += len(deliveries)
+        deliveries = self._stream.after(self._given)[:max_count]
+        if deliveries:
+            self._given = deliveries[-1].sequence
         return deliveries
 
     async def ack(self, sequence: int) -> None:
@@ -60,7 +66,7 @@ class MemoryConsumer:
 
     async def pending(self) -> int:
         """See `streams.ports.Consumer.pending`."""
-        return self._stream.last_sequence - self._given
+        return self._stream.last_sequence - max(self._given, self._stream.trimmed)
 
     async def close(self) -> None:
         """See `streams.ports.Consumer.close`."""
@@ -105,6 +111,18 @@ class MemoryLog:
         """See `streams.ports.Log.last_sequence`."""
         return self._stream(stream).last_sequence
 
+    async def first_sequence(self, stream: str) -> int:
+        """See `streams.ports.Log.first_sequence`."""
+        return self._stream(stream).trimmed + 1
+
+    async def trim(self, stream: str, up_to_sequence: int) -> None:
+        """See `streams.ports.Log.trim`."""
+        target = self._stream(stream)
+        up_to = min(up_to_sequence, target.last_sequence)
+        if up_to > target.trimmed:
+            target.deliveries = target.after(up_to)
+            target.trimmed = up_to
+
     async def last(self, stream: str, subject: str | None = None) -> Delivery | None:
         """See `streams.ports.Log.last`."""
         deliveries = reversed(self._stream(stream).deliveries)
@@ -119,9 +137,7 @@ class MemoryLog:
         up_to_sequence: int | None = None,
     ) -> AsyncIterator[Delivery]:
         """See `streams.ports.Log.read`."""
-        deliveries = self._stream(stream).deliveries
-        first = bisect.bisect_right(deliveries, after_sequence, key=lambda delivery: delivery.sequence)
-        for delivery in deliveries[first:up_to_sequence]:
+        for delivery in self._stream(stream).after(after_sequence, up_to_sequence):
             if subject in (None, delivery.subject):
                 yield delivery
 

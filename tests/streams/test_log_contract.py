@@ -333,3 +333,36 @@ async def test_dead_events_are_kept(log: Log) -> None:
     last = await log.last("DEAD", "dead.heads.0")
     assert last is not None
     assert (last.subject, last.data, last.headers["Why"]) == ("dead.heads.0", b"bad", "broken")
+
+
+async def test_an_untrimmed_stream_begins_at_one(log: Log) -> None:
+    assert await log.first_sequence(STREAM) == 1
+    await log.append(STREAM, records(3), expected_last_sequence=0)
+    assert await log.first_sequence(STREAM) == 1
+
+
+@pytest.mark.parametrize("up_to", [0, 3, 5, 9])
+async def test_a_trimmed_stream_goes_on_where_it_was(log: Log, up_to: int) -> None:
+    await log.append(STREAM, records(5), expected_last_sequence=0)
+    await log.trim(STREAM, up_to)
+    await log.trim(STREAM, up_to - 1)  # what was forgotten before changes nothing
+    left = [str(number) for number in range(1, 6) if number > up_to]
+    assert await log.first_sequence(STREAM) == min(up_to, 5) + 1
+    assert await log.last_sequence(STREAM) == 5
+    assert await texts(log) == left
+    assert await texts(log, after_sequence=1, up_to_sequence=4) == [text for text in left if "1" < text <= "4"]
+    last = await log.last(STREAM, "conv.0.1")
+    assert (None if last is None else last.data.decode()) == (left[-1] if left else None)
+
+    assert await log.append(STREAM, [record(1, "6")], expected_last_sequence=5) == 6
+    assert await texts(log, subject="conv.0.1") == [*left, "6"]
+    consumer = await log.consume(STREAM, "reader", after_sequence=0)
+    assert [delivery.data.decode() for delivery in await _fetched(consumer, len(left) + 1)] == [*left, "6"]
+    await consumer.close()
+
+
+async def test_a_stream_that_is_not_there_has_no_beginning_and_forgets_nothing(log: Log) -> None:
+    with pytest.raises(LogUnavailable):
+        await log.first_sequence("CONV-9")
+    with pytest.raises(LogUnavailable):
+        await log.trim("CONV-9", 1)
