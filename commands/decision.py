@@ -1,8 +1,10 @@
 """What handlers decide with (`Deciding`), and what a group of decided commands comes to."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 
 from commands import metrics
 from commands.cache import AggregateCache, AnyAggregate, Loaded
@@ -17,6 +19,8 @@ from domain.reservations import Reservation
 from domain.users import User
 from streams import codec, subjects
 from streams.ports import Record
+
+NAMED_MAX = 10  # correlation ids in a line about several commands
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +46,11 @@ class Pending:
         """Settle a command that is in no group, and count it."""
         self.settle(error)
         metrics.answered([(self.command, error)])
+
+
+def named(waiting: Iterable[Pending], most: int = NAMED_MAX) -> list[str]:
+    """The requests that commands are of, for a log line about them."""
+    return [pending.command.correlation_id for pending in islice(waiting, most)]
 
 
 @dataclass(slots=True)

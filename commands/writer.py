@@ -12,8 +12,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
-from itertools import islice
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -22,7 +21,7 @@ from commands import metrics
 from commands.asides import Asides
 from commands.cache import AggregateCache
 from commands.command import Command, NotLoaded, Result
-from commands.decision import Decision, Group, Pending
+from commands.decision import NAMED_MAX, Decision, Group, Pending, named
 from commands.ports import ReceiptLookup
 from commands.repository import Repository, Snapshotted
 from domain.conversations import ReceiptUnknown
@@ -39,7 +38,6 @@ PATIENCE_S = 5.0  # a command not decided and durable by then is answered "unava
 LOOK_UP_S = 2.0  # for a receipt of long ago: its conversation waits meanwhile
 RETRY_S = 0.1  # between looks at a log that does not answer
 PARKED_LANES_MAX = 10_000
-NAMED_MAX = 10  # correlation ids in a line about a group
 
 log_ = structlog.get_logger(__name__)
 level_ = logging.getLogger(__name__)  # asked before a line of debugging is made: structlog makes it first
@@ -243,8 +241,8 @@ class PartitionWriter:
         metrics.answered((pending.command, outcome) for pending, outcome in group.outcomes)
 
     def _about(self, group: Group, *, named_max: int = NAMED_MAX, **more: Any) -> dict[str, Any]:
-        named = _named((pending for pending, _ in group.outcomes), named_max)
-        return {"stream": self.stream, "correlation_ids": named, **more}
+        names = named((pending for pending, _ in group.outcomes), named_max)
+        return {"stream": self.stream, "correlation_ids": names, **more}
 
     def _debug(self, event: str, group: Group, **more: Any) -> None:
         """A line for who follows a command: it names all of the group."""
@@ -252,9 +250,12 @@ class PartitionWriter:
             log_.debug(event, **self._about(group, named_max=GROUP_COMMANDS_MAX, **more))
 
     def _decide_again(self, group: Group) -> None:
-        for pending, _ in group.outcomes:
+        for pending, _ in reversed(group.outcomes):
             pending.receipts.clear()  # what was not there before another wrote may be there now
-        self._queue.extendleft(pending for pending, _ in reversed(group.outcomes))
+            if (parked := self._parked.get(pending.command.lane)) is None:
+                self._queue.appendleft(pending)
+            else:
+                parked.insert(0, pending)  # whoever waits there was submitted later
 
     async def _append_records(self, group: Group) -> int:
         """Append, and after an unknown outcome find out: the same append again either lands or finds itself.
@@ -342,25 +343,29 @@ class PartitionWriter:
     def _park(self, lane: str, pending: Pending, preparation: Coroutine[Any, Any, None], *, for_all: bool) -> None:
         """Prepare a command, and have its lane wait. `for_all`: what it needs, those behind it need as well."""
         self._parked[lane] = [pending]
-        self._spawn(self._prepare(lane, preparation, for_all))
+        self._spawn(self._prepare(lane, None if for_all else pending, preparation))
 
-    async def _prepare(self, lane: str, preparation: Coroutine[Any, Any, None], for_all: bool) -> None:
+    async def _prepare(self, lane: str, only: Pending | None, preparation: Coroutine[Any, Any, None]) -> None:
         failure: Exception | None = None
         try:
             await preparation
         except (DomainError, LogError) as error:
-            failure = error
+            log_.warning("a command could not be prepared", error=repr(error), **self._lane(lane))
+            failure = Unavailable("what this needs could not be read; try again")
+        except Exception as defect:
+            log_.exception("a command could not be prepared", **self._lane(lane))
+            failure = defect
         waiting = self._parked.pop(lane, [])
         if failure is not None:
-            named = _named(waiting)
-            log_.warning("a command could not be prepared", lane=lane, correlation_ids=named, error=repr(failure))
             # A receipt of long ago is its own sender's affair: with Postgres down, a conversation goes on without it.
-            refused = len(waiting) if for_all else 1
-            for pending in waiting[:refused]:
-                pending.refuse(Unavailable("what this needs could not be read; try again"))
-            del waiting[:refused]
+            for pending in waiting if only is None else [only]:
+                pending.refuse(failure)
+            waiting = [] if only is None else [pending for pending in waiting if pending is not only]
         self._queue.extendleft(reversed(waiting))  # before those of its lane that came meanwhile
         self._wake.set()
+
+    def _lane(self, lane: str) -> dict[str, Any]:
+        return {"lane": lane, "correlation_ids": named(self._parked.get(lane, []))}
 
     def _give_back(self, waiting: list[Pending]) -> None:
         self._queue.extend(waiting)
@@ -392,8 +397,3 @@ class PartitionWriter:
         task = self._loop.create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def _named(waiting: Iterable[Pending], named_max: int = NAMED_MAX) -> list[str]:
-    """The requests that commands are of, for a log line about them."""
-    return [pending.command.correlation_id for pending in islice(waiting, named_max)]
