@@ -135,7 +135,8 @@ async def test_a_stopped_valkey_delays_nothing_and_comes_back(
         finally:
             await valkey_server.child.start()
         await models.create("bob", "ann")
-        await in_force(valkey, models)
+        async with client(valkey_server.url) as anew:  # the other's connections are those that the stop has ended
+            await in_force(anew, models)
         assert len((await same(hot, inbox, "ann")).conversations) == 3
 
 
