@@ -3,27 +3,19 @@
 from dataclasses import replace
 
 from benchmarks.deployment import Deployment
-from benchmarks.loads import loaded, trouble
+from benchmarks.loads import loaded, one_poster, trouble
 from benchmarks.report import Figure, Pace
-from runtime.bench.load import Load, Measure
+from runtime.bench.load import Measure
 from runtime.bench.population import one_group
 
 MEMBERS = 100
 WINDOW = 16  # enough under way that neither side waits for the other
-SIZE = 100
 MOST_MS = 50.0
 
 
 def run(deployment: Deployment, pace: Pace) -> Figure:
     """The maximum by closed loop first, then half of it by open loop, from when each message was due."""
-    load = Load(
-        closed=WINDOW,
-        seconds=pace.seconds,
-        warmup_s=pace.warmup_s,
-        size=SIZE,
-        headline=Measure.LAST,
-        posters=1,
-    )
+    load = one_poster(pace, closed=WINDOW)
     group = one_group(MEMBERS, MEMBERS, 1)
     fastest = loaded(deployment, load, group)
     half = loaded(deployment, replace(load, rate=fastest.acked_per_s / 2), group)

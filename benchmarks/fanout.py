@@ -4,29 +4,21 @@ from dataclasses import replace
 
 from benchmarks.deployment import Deployment
 from benchmarks.floors import bare_fanout_server
-from benchmarks.loads import adapter_spec, trouble, whole
+from benchmarks.loads import adapter_spec, one_poster, trouble, whole
 from benchmarks.report import Figure, Pace
-from runtime.bench.load import Load, Measure
+from runtime.bench.load import Measure
 from runtime.bench.mark import START
 from runtime.bench.population import one_group
 from runtime.bench.running import prepare
 
 MEMBERS = 1_000
 WINDOW = 8
-SIZE = 100
 LEAST = 0.7
 
 
 def run(deployment: Deployment, pace: Pace) -> Figure:
     """The same load generator, in this process, reads from a gateway and then from the bare server."""
-    load = Load(
-        closed=WINDOW,
-        seconds=pace.seconds,
-        warmup_s=pace.warmup_s,
-        size=SIZE,
-        headline=Measure.LAST,
-        posters=1,
-    )
+    load = one_poster(pace, closed=WINDOW)
     server = prepare(adapter_spec(deployment.url, deployment), load, one_group(MEMBERS, MEMBERS, 1))
     outcome = whole(server.round())
     gateway = server.report(outcome)

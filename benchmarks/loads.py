@@ -1,16 +1,20 @@
 """Load on a deployment: `riverrun bench`'s own generator, in this process, with the people of a benchmark."""
 
 import secrets
+from typing import Any, Final
 
 from benchmarks.deployment import Deployment
+from benchmarks.report import Pace
 from runtime.bench.adapter import AdapterSpec, Seat
 from runtime.bench.adapters import find_adapter, load_adapter
 from runtime.bench.errors import Worthless
-from runtime.bench.load import Load
+from runtime.bench.load import Load, Measure
 from runtime.bench.outcome import Outcome
 from runtime.bench.population import Population
 from runtime.bench.report import Report
 from runtime.bench.running import prepare
+
+SIZE: Final = 100  # characters a message
 
 
 def adapter_spec(url: str, deployment: Deployment) -> AdapterSpec:
@@ -26,6 +30,15 @@ async def group(deployment: Deployment, users: int) -> list[Seat]:
     """
     adapter = load_adapter(adapter_spec(deployment.url, deployment))
     return await adapter.prepare(secrets.token_hex(4), users, [range(users)])
+
+
+def one_poster(pace: Pace, **how: Any) -> Load:
+    """One member posts, and it counts when the last of the others has each message.
+
+    Args:
+        how: `closed`, how many are under way, or `rate`.
+    """
+    return Load(seconds=pace.seconds, warmup_s=pace.warmup_s, size=SIZE, headline=Measure.LAST, posters=1, **how)
 
 
 def loaded(deployment: Deployment, load: Load, population: Population) -> Report:
