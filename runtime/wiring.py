@@ -26,7 +26,7 @@ from streams import subjects
 from streams.membership import Announcement, Membership
 from streams.shares import Duty, Share, Standing
 
-COLD_ROLES = frozenset({"api", "writer", "archiver"})  # which read what has left Postgres
+COLD_ROLES = frozenset({"api", "writer"})  # which read what has left Postgres
 ROLES = frozenset({"api", "writer", "projector", "fanout", "archiver"})
 
 
@@ -49,11 +49,11 @@ async def run(
         LogUnavailable, OSError: a server does not answer. Nothing was started.
     """
     async with AsyncExitStack() as stack:
-        held = clickhouse
-        if clickhouse is None and roles & COLD_ROLES:
+        # chDB belongs to one process, which is the archiver's.
+        reads_cold = roles & COLD_ROLES and not settings.clickhouse_url.startswith("chdb:")
+        if clickhouse is None and ("archiver" in roles or reads_cold):
             clickhouse = ClickHouse(settings.clickhouse_url)
             stack.push_async_callback(clickhouse.close)
-            held = clickhouse if "archiver" in roles else None  # the others go on without it
         connections = await stack.enter_async_context(connected(settings, clickhouse))
         services = Services()
         stack.push_async_callback(services.stop)
@@ -83,7 +83,8 @@ async def run(
                     connections,
                     services,
                     dispatcher=node.router(local),
-                    readiness=_readiness(connections, node, held),
+                    # Without the archive all but the archiver goes on.
+                    readiness=_readiness(connections, node, clickhouse if "archiver" in roles else None),
                 )
             )
             node.membership.announce_soon()

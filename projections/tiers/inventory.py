@@ -48,7 +48,7 @@ class LastMove(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Inventory:
     """What lies where.
 
     Attributes:
@@ -85,7 +85,7 @@ def cost(size_bytes: int, price_gb_month: float) -> float:
     return round(size_bytes / GB * price_gb_month, 6)
 
 
-async def look(connection: Connection, cold: ColdRows | None) -> Standing:
+async def look(connection: Connection, cold: ColdRows | None) -> Inventory:
     """What lies where now.
 
     Raises:
@@ -103,7 +103,7 @@ async def look(connection: Connection, cold: ColdRows | None) -> Standing:
             places.append(Place("cold", table, part, int(rows), int(size_bytes)))
     cursor = await connection.execute(_MOVES, (MOVES_SHOWN,))
     moves = [LastMove(model, f"{start:%Y-%m}", at, *numbers) for model, start, at, *numbers in await cursor.fetchall()]
-    return Standing(places, moves)
+    return Inventory(places, moves)
 
 
 async def _count(connection: Connection, table: str) -> int:

@@ -6,7 +6,7 @@ is not known, nothing is trimmed.
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from projections.fanout import READER as FANOUT
 from projections.projection import Connection
@@ -23,18 +23,6 @@ _PROJECTIONS: Final = {
     subjects.CONV: ["conversations", "heads", "messages"],
     subjects.USER: ["users", "markers"],
 }
-
-
-class TrimmableLog(Log, Protocol):
-    """A log that forgets its beginning."""
-
-    async def trim(self, stream: str, up_to_sequence: int) -> None:
-        """Forget everything up to a sequence, for good. What was forgotten before changes nothing.
-
-        Raises:
-            LogUnavailable: it cannot be reached.
-        """
-        ...
 
 
 class Trim(NamedTuple):
@@ -80,7 +68,7 @@ async def plan(
     return planned
 
 
-async def trim(log: TrimmableLog, planned: list[Trim]) -> None:
+async def trim(log: Log, planned: list[Trim]) -> None:
     """Forget what was planned.
 
     Raises:

@@ -19,9 +19,9 @@ from rich.table import Table
 from domain.errors import Unavailable
 from projections.archive.clickhouse import ArchiveRefused, ClickHouse
 from projections.tiers.cold import Cold
+from projections.tiers.inventory import MILLION, Inventory, cost, look
 from projections.tiers.policy import WarmPolicy
 from projections.tiers.scheduler import Step, StoreScheduler
-from projections.tiers.standing import MILLION, Standing, cost, look
 from runtime.cli import fail
 from runtime.cli.target import Target, load_settings, resolve_target
 from runtime.logs import configure
@@ -51,11 +51,11 @@ def main(
     if context.invoked_subcommand is not None:
         return
     target = resolve_target(url, data_dir)
-    standing = _with_stores(target, _look)
+    inventory = _with_stores(target, _look)
     if as_json:
-        sys.stdout.write(json.dumps(standing.as_dict(price)) + "\n")
+        sys.stdout.write(json.dumps(inventory.as_dict(price)) + "\n")
     else:
-        _print(standing, price)
+        _print(inventory, price)
 
 
 @app.command()
@@ -102,7 +102,7 @@ def run(  # noqa: PLR0917  # each is an option
         raise typer.Exit(EXIT_DIFFERS)
 
 
-async def _look(pool: AsyncConnectionPool, cold: Cold) -> Standing:
+async def _look(pool: AsyncConnectionPool, cold: Cold) -> Inventory:
     async with pool.connection() as connection:
         try:
             return await look(connection, cold.rows)
@@ -115,7 +115,7 @@ def _with_stores(target: Target, work: Callable[[AsyncConnectionPool, Cold], Cor
     logging.disable()  # what goes wrong is told below, in one line
 
     async def connected() -> T:
-        clickhouse = ClickHouse(target.clickhouse_url)
+        clickhouse = ClickHouse(target.clickhouse_url, is_others=True)
         try:
             async with AsyncConnectionPool(
                 target.postgres_url, min_size=1, max_size=2, kwargs={"autocommit": True}, open=False
@@ -131,24 +131,24 @@ def _with_stores(target: Target, work: Callable[[AsyncConnectionPool, Cold], Cor
         fail(f"a server does not answer: {' '.join(str(error).split())}")
 
 
-def _print(standing: Standing, price: float) -> None:
+def _print(inventory: Inventory, price: float) -> None:
     console = Console(soft_wrap=True)
     table = Table(title="What lies where")
     for heading in ("tier", "table", "part", "rows", "MB"):
         table.add_column(heading, justify="right" if heading in {"rows", "MB"} else "left")
-    for place in standing.places:
+    for place in inventory.places:
         table.add_row(place.tier, place.table, place.part, f"{place.rows:,}", f"{place.size_bytes / MILLION:,.1f}")
     console.print(table)
     for tier in ("warm", "cold"):
-        if (size := standing.bytes_a_million(tier)) is not None:
+        if (size := inventory.bytes_a_million(tier)) is not None:
             each = f"{size / MILLION:,.0f} MB, {cost(size, price):,.4f} a month"
             console.print(f"a million messages, {tier}: {each}", highlight=False)
-    if standing.cold_error:
-        console.print(f"cold: {standing.cold_error}", highlight=False)
-    moves = Table(title="Last moves" if standing.moves else "Nothing has moved yet")
+    if inventory.cold_error:
+        console.print(f"cold: {inventory.cold_error}", highlight=False)
+    moves = Table(title="Last moves" if inventory.moves else "Nothing has moved yet")
     for heading in ("read model", "month", "at", "rows", "stayed", "conversations", "MB freed"):
         moves.add_column(heading)
-    for move in standing.moves:
+    for move in inventory.moves:
         numbers = (f"{move.rows:,}", f"{move.kept:,}", f"{move.conversations:,}", f"{move.freed_bytes / MILLION:,.1f}")
         moves.add_row(move.model, move.month, f"{move.moved_at:%Y-%m-%d %H:%M:%S}", *numbers)
     console.print(moves)
