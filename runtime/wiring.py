@@ -34,14 +34,12 @@ async def run(
     settings: Settings,
     roles: frozenset[str],
     *,
-    clickhouse: ClickHouse | None,
     ready: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
     """Serve the roles until `stop` is set, then drain and return.
 
     Args:
-        clickhouse: the cold store, where this process holds it (embedded).
         ready: called once, with the URL of the API, or "" when the process serves none.
 
     Raises:
@@ -49,11 +47,9 @@ async def run(
         LogUnavailable, OSError: a server does not answer. Nothing was started.
     """
     async with AsyncExitStack() as stack:
-        held = clickhouse
-        if clickhouse is None and roles & COLD_ROLES:
-            clickhouse = ClickHouse(settings.clickhouse_url)
+        clickhouse = ClickHouse(settings.clickhouse_url) if roles & COLD_ROLES else None
+        if clickhouse is not None:
             stack.push_async_callback(clickhouse.close)
-            held = clickhouse if "archiver" in roles else None  # the others go on without it
         connections = await stack.enter_async_context(connected(settings, clickhouse))
         services = Services()
         stack.push_async_callback(services.stop)
@@ -83,7 +79,8 @@ async def run(
                     connections,
                     services,
                     dispatcher=node.router(local),
-                    readiness=_readiness(connections, node, held),
+                    # The others go on without the archive.
+                    readiness=_readiness(connections, node, clickhouse if "archiver" in roles else None),
                 )
             )
             node.membership.announce_soon()
