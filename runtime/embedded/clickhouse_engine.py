@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import chdb
 
+from projections.archive.parameters import escaped
+
 READONLY: Final = 164  # this and the other codes: ClickHouse's own (src/Common/ErrorCodes.cpp)
 UNKNOWN_SETTING: Final = 115
 
@@ -29,6 +31,8 @@ _RESTRICTED: Final = {
     "output_format_parquet_row_group_size_bytes": "1000000",
     "readonly": "1",
 }
+
+_HARMLESS: Final = frozenset({"output_format_json_quote_64bit_integers"})
 
 _CODE: Final = re.compile(r"Code: (\d+)")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -106,8 +110,8 @@ class Engine:
 
     def rows(self, sql: str, /, **parameters: str) -> list[str]:
         """The lines a short statement answers with, as they are."""
-        escaped_ = {name: escaped(value) for name, value in parameters.items()}
-        return self.run(Statement(sql, "TSVRaw", parameters=escaped_)).body.decode().splitlines()
+        given = {name: escaped(value) for name, value in parameters.items()}
+        return self.run(Statement(sql, "TSVRaw", parameters=given)).body.decode().splitlines()
 
     def stream(self, statement: Statement) -> "Stream":
         """Begin a statement whose answer is taken piece by piece."""
@@ -182,7 +186,9 @@ def restricted(statement: Statement, limits: Mapping[str, int]) -> Statement:
     for name, value in statement.settings.items():
         if name in limits and value.isdecimal():
             settings[name] = str(min(limits[name], int(value) or limits[name]))
-        elif name not in {"readonly", "result_overflow_mode"}:
+        elif name in _HARMLESS:
+            settings[name] = value
+        elif name not in _RESTRICTED:
             raise StatementFailed(READONLY, f"Code: {READONLY}. Cannot modify {name!r} setting in readonly mode")
     return replace(statement, settings={**settings, **_RESTRICTED})
 
@@ -195,13 +201,6 @@ def quoted(text: str) -> str:
 def identifier(name: str) -> str:
     """A name as SQL takes it, whatever is in it."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-def escaped(text: str) -> str:
-    """Text as the value of a parameter of the type String."""
-    for plain, written in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r"), ("\0", "\\0")):
-        text = text.replace(plain, written)
-    return text
 
 
 @contextmanager

@@ -52,6 +52,7 @@ WAITING_MAX: Final = 64  # statements of a user that wait for their turn; one mo
 STATEMENT_MAX_BYTES: Final = 1 << 20
 ROWS_MAX_BYTES: Final = 1 << 30  # of one INSERT, on disk
 SHUTDOWN_S: Final = 2
+KILL_EVERY_S: Final = 0.1
 # Of the process; it begins with a twentieth. chDB counts the memory of statements, but not all of it: what it does not
 # count ends here in an error, and not in the whole machine's memory.
 MEMORY_MAX_BYTES: Final = 6 << 30
@@ -169,8 +170,9 @@ class Server:
         gone = asyncio.ensure_future(_gone(request))
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
-        if not working.done():
+        while not working.done():  # one that waits for its turn cannot be ended yet
             await asyncio.to_thread(self._engine.kill, mark)
+            await asyncio.wait({working}, timeout=KILL_EVERY_S)
         return await working
 
     async def _streamed(self, request: Request, user: str, statement: Statement, headers: dict[str, str]) -> Response:
