@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test check bench soak faults
+.PHONY: help install up test check bench compare soak faults
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ check: $(VENV)/.installed-dev ## Layout, lint, types and the direction of import
 
 bench: $(VENV)/.installed-dev ## Run the benchmarks with their floors
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+compare: $(VENV)/.installed-dev ## Riverrun, its nats-server and ejabberd under the same load; ARGS="--rate 100 --rounds 5"
+	@exec $(BIN)/python -m benchmarks.compare $(ARGS)
 
 soak: $(VENV)/.installed-dev ## 2,000 clients for 3 minutes, gateways killed; ARGS="--seconds 60 --seed 2" is passed on
 	@exec $(BIN)/python -m tests.soak $(ARGS)

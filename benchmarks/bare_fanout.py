@@ -1,23 +1,24 @@
 """The floor of fan-out: a server that does nothing but write the same bytes to every transport it has."""
 
 import asyncio
-import re
 from multiprocessing.connection import Connection
 from typing import Final, cast
 
 import uvloop
+
+from runtime.bench.mark import END, START
 
 CONNECTED: Final = b'{"id":1,"ok":{}}'
 UPGRADED: Final = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 BACKLOG: Final = 1024
 
 
-def serve(push: str, tell: Connection) -> None:
-    """Serve until killed; `tell` is sent the port. `push` is a delivery whose `seq` will be counted from 1."""
+def serve(push: bytes, tell: Connection) -> None:
+    """Serve until killed; `tell` is sent the port. `push` is a delivery; each has the mark of what was sent."""
     uvloop.run(_serve(push, tell))
 
 
-async def _serve(push: str, tell: Connection) -> None:
+async def _serve(push: bytes, tell: Connection) -> None:
     crowd = _Crowd(push)
     server = await asyncio.get_running_loop().create_server(lambda: _Socket(crowd), "127.0.0.1", 0, backlog=BACKLOG)
     tell.send(server.sockets[0].getsockname()[1])
@@ -25,14 +26,14 @@ async def _serve(push: str, tell: Connection) -> None:
 
 
 class _Crowd:
-    def __init__(self, push: str) -> None:
+    def __init__(self, push: bytes) -> None:
         self.transports: list[asyncio.Transport] = []
-        self._template = re.sub(r'"seq":\d+', '"seq":%d', push.replace("%", "%%")).encode()
-        self._seq = 0
+        at = push.index(START)
+        self._before, self._after = push[:at], push[at + END :]
 
-    def write_to_all(self) -> None:
-        self._seq += 1
-        frame = _frame(self._template % self._seq)
+    def write_to_all(self, sent: bytes) -> None:
+        at = sent.index(START)
+        frame = _frame(self._before + sent[at : at + END] + self._after)
         for transport in self.transports:
             transport.write(frame)
 
@@ -63,7 +64,8 @@ class _Socket(asyncio.Protocol):
                 self._transport.write(_frame(CONNECTED))
                 self._crowd.transports.append(self._transport)
             elif b'"send":' in payload:
-                self._crowd.write_to_all()
+                self._crowd.write_to_all(payload)
+                self._transport.write(_frame(b'%b,"ok":{}}' % payload[: payload.index(b",")]))
         self._rest = data
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -36,6 +36,7 @@ class Deployment:
     postgres_url: str
     valkey_url: str
     jwt_secret: str
+    data_dir: Path
     pids: Mapping[str, int]
 
     def token(self, user_id: str) -> str:
@@ -64,7 +65,13 @@ def deployed(environment: Mapping[str, str] | None = None) -> Iterator[Deploymen
                 target = resolve_target(None, data_dir)
                 pids = {"riverrun": process.pid, **json.loads((data_dir / RUN_RECORD).read_text())["pids"]}
                 yield Deployment(
-                    target.url, target.nats_url, target.postgres_url, target.valkey_url, target.jwt_secret, pids
+                    target.url,
+                    target.nats_url,
+                    target.postgres_url,
+                    target.valkey_url,
+                    target.jwt_secret,
+                    data_dir,
+                    pids,
                 )
             finally:
                 process.send_signal(signal.SIGTERM)

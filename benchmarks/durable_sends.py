@@ -1,25 +1,23 @@
 """Durable sends through WebSocket against atomic batches written raw."""
 
-import uvloop
-
 from benchmarks.deployment import Deployment
 from benchmarks.floors import RawNats, Stored, atomic_batches
+from benchmarks.loads import loaded, trouble
 from benchmarks.report import Figure, Pace
-from runtime.bench import processes
-from runtime.bench.crowd import gather
-from runtime.bench.send import SendPlan, SendReport, report, send
+from runtime.bench.load import Load, Measure
+from runtime.bench.population import evenly
+from runtime.bench.report import Report
 
 SENDERS = 200
 CONVERSATIONS = 20
 SIZE = 100  # characters a message
-LEAST = 0.25
+LEAST = 0.35
 
 
-def sent(deployment: Deployment, pace: Pace, *, senders: int, conversations: int) -> SendReport:
-    """What closed-loop senders reach."""
-    seats = uvloop.run(gather(deployment.url, deployment.token, users=senders, conversations=conversations))
-    plan = SendPlan(deployment.url, seats, pace.seconds, pace.warmup_s, SIZE)
-    return report(processes.run(send, [plan]), pace.seconds)
+def sent(deployment: Deployment, pace: Pace, *, senders: int, conversations: int) -> Report:
+    """What senders reach that have one message under way each."""
+    load = Load(closed=senders, seconds=pace.seconds, warmup_s=pace.warmup_s, size=SIZE)
+    return loaded(deployment, load, evenly(senders, conversations, 1))
 
 
 def stored_message(deployment: Deployment) -> Stored:
@@ -29,13 +27,6 @@ def stored_message(deployment: Deployment) -> Stored:
         return nats.last_stored("CONV-0")
     finally:
         nats.close()
-
-
-def trouble(figures: SendReport) -> str:
-    """What went wrong in a run, for the notes; empty when nothing did."""
-    if figures.errors or figures.unanswered:
-        return f"; errors {figures.errors}, unanswered {figures.unanswered}"
-    return ""
 
 
 def run(deployment: Deployment, pace: Pace) -> Figure:
@@ -49,7 +40,7 @@ def run(deployment: Deployment, pace: Pace) -> Figure:
         floor=floor,
         target=f"≥ {LEAST:g} of the floor",
         met=figures.acked_per_s >= LEAST * floor,
-        latency_ms=figures.latency_ms,
-        notes=f"every sender also gets its conversation's pushes: {figures.pushes_per_s:,.0f} events/s"
+        latency_ms=figures.latency_ms[Measure.ACK],
+        notes=f"every sender also gets its conversation's pushes: {figures.deliveries_per_s:,.0f} events/s"
         + trouble(figures),
     )

@@ -7,10 +7,7 @@ each message and member; reading pays for each conversation that a gateway begin
 
 import asyncio
 import json
-import os
 import secrets
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -22,10 +19,16 @@ from rich.table import Table
 
 from benchmarks.deployment import Deployment, deployed
 from benchmarks.floors import RawNats
-from runtime.bench.crowd import gather
-from runtime.bench.fanout import POSTED
+from benchmarks.loads import adapter_spec, group, trouble, whole
+from runtime.bench.adapters import load_adapter
+from runtime.bench.driver import drive
+from runtime.bench.errors import Worthless
+from runtime.bench.load import Load, Measure
 from runtime.bench.machine import machine
-from runtime.bench.socket import LightSocket, close_sockets, open_sockets
+from runtime.bench.running import works
+from runtime.bench.server import cpu_seconds
+from runtime.bench.sessions import open_sessions
+from runtime.bench.socket import close_sockets, open_sockets
 from runtime.client import HttpClient
 
 LIMITS: Final = {"reading": "0", "writing": "100000"}
@@ -89,21 +92,25 @@ class _Measure:
 
     async def message(self, size: int) -> float:
         """One message to a group, all of whose members are connected."""
-        seats = await gather(self._deployment.url, self._deployment.token, users=size, conversations=1)
-        sockets = await open_sockets(self._deployment.url, [seat.token for seat in seats])
-        try:
+        seats = await group(self._deployment, size)
+        load = Load(
+            rate=min(MESSAGES_PER_S, DELIVERIES_PER_S / size),
+            seconds=self._seconds,
+            warmup_s=0.0,
+            headline=Measure.LAST,
+            posters=1,
+            drain_s=ARRIVAL_S,
+        )
+        spec = adapter_spec(self._deployment.url, self._deployment)
+        [plan] = works(spec, load, [range(size)], seats)
+        async with open_sessions(load_adapter(spec), seats) as sessions:
             await asyncio.sleep(BETWEEN_S)
-            rate = min(MESSAGES_PER_S, DELIVERIES_PER_S / size)
-            count = max(10, round(rate * self._seconds))
-            crowd = _Crowd(sockets, seats[0].conversation_id)
-            before_us, began = self._cpu_us(), time.perf_counter()
-            for number in range(count):
-                await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-                crowd.post()
-            await crowd.all_arrived()
-            return (self._cpu_us() - before_us) / count
-        finally:
-            await close_sockets(sockets)
+            before_us = self._cpu_us()
+            outcome = whole(await drive(plan, sessions))
+            spent_us = self._cpu_us() - before_us
+        if said := trouble(outcome):
+            raise Worthless(f"{size} members{said}")
+        return spent_us / outcome.due
 
     async def joining(self) -> float:
         """A session's beginning, of users with many conversations nobody else is connected in; for each of those."""
@@ -124,14 +131,14 @@ class _Measure:
 
     async def durable(self, size: int) -> float:
         """Events stored in all streams for each message to a group."""
-        [seat, *_] = await gather(self._deployment.url, self._deployment.token, users=size, conversations=1)
+        [seat, *_] = await group(self._deployment, size)
         nats = RawNats(self._deployment.nats_url)
         try:
             before = _stored(nats)
-            async with HttpClient(self._deployment.url, seat.token) as client:
+            async with HttpClient(self._deployment.url, seat.credential) as client:
                 for number in range(DURABLE_MESSAGES):
                     body = {"client_msg_id": f"m{number}", "body": {"type": "text", "text": "durable"}}
-                    await client.request("POST", f"/v1/conversations/{seat.conversation_id}/messages", json=body)
+                    await client.request("POST", f"/v1/conversations/{seat.groups[0]}/messages", json=body)
             await asyncio.sleep(BETWEEN_S)
             return (_stored(nats) - before) / DURABLE_MESSAGES
         finally:
@@ -139,49 +146,7 @@ class _Measure:
 
     def _cpu_us(self) -> float:
         """CPU time of the counted processes so far, user and system."""
-        ticks = 0
-        for name in COUNTED:
-            # After the name in brackets, which may hold spaces: fields 14 and 15 of the line, counted from 1.
-            fields = Path(f"/proc/{self._deployment.pids[name]}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks * 1e6 / os.sysconf("SC_CLK_TCK")
-
-
-class _Crowd:
-    """The members of one group: the first posts, all count."""
-
-    def __init__(self, sockets: Sequence[LightSocket], conversation_id: str) -> None:
-        self._sockets = sockets
-        self._posted = 0
-        self._arrived = [0] * len(sockets)
-        self._template = (
-            f'{{"id":%d,"send":{{"conversation_id":"{conversation_id}","client_msg_id":"{secrets.token_hex(6)}-%d",'
-            '"body":{"type":"text","text":"how much does this cost, and whom?"}}}'
-        ).encode()
-        for index, socket in enumerate(sockets):
-            socket.listen(self._counter(index))
-
-    def post(self) -> None:
-        self._posted += 1
-        self._sockets[0].send(self._template % (self._posted + 1, self._posted))  # request 1 was the connect
-
-    async def all_arrived(self) -> None:
-        """Wait until everybody has everything.
-
-        Raises:
-            TimeoutError: somebody has not, and the figures would be worthless.
-        """
-        async with asyncio.timeout(ARRIVAL_S):
-            while min(self._arrived) < self._posted:
-                await asyncio.sleep(0.05)
-        if max(self._arrived) > self._posted:
-            raise RuntimeError("a message was delivered twice")
-
-    def _counter(self, index: int) -> Callable[[bytes], None]:
-        def count(payload: bytes) -> None:
-            self._arrived[index] += payload.count(POSTED)
-
-        return count
+        return sum(cpu_seconds({name: self._deployment.pids[name] for name in COUNTED}).values()) * 1e6
 
 
 def _stored(nats: RawNats) -> int:

@@ -21,10 +21,15 @@ from rich.console import Console
 
 from benchmarks.appending import Appender, appending
 from benchmarks.deployment import Deployment
+from benchmarks.loads import adapter_spec, trouble, whole
 from benchmarks.report import Figure, Pace
-from runtime.bench.crowd import Seat
-from runtime.bench.send import SendPlan, send_through
-from runtime.bench.socket import LightSocket, close_sockets, keep_alive, open_sockets
+from runtime.bench.adapter import AdapterSpec, Op, Seat
+from runtime.bench.adapters import load_adapter
+from runtime.bench.driver import drive
+from runtime.bench.load import Load
+from runtime.bench.outcome import Outcome
+from runtime.bench.running import works
+from runtime.bench.sessions import Sessions, open_sessions
 from runtime.client import HttpClient
 from streams.ports import BATCH_MAX
 
@@ -49,6 +54,7 @@ OWN, OWN_AND_ENDED = slice(11, 13), slice(11, 15)
 class Crew:
     """Some of a row's users, who are the members of these conversations."""
 
+    users: Sequence[str]
     tokens: Sequence[str]
     conversation_ids: Sequence[str]
 
@@ -65,7 +71,9 @@ class Row:
 
     label: str
     crews: Sequence[Crew]
-    sockets: list[LightSocket]
+    spec: AdapterSpec
+    sessions: Sessions
+    rounds: int = 0
     spent_us: list[dict[str, float]] = field(default_factory=list)
     acked_per_s: list[float] = field(default_factory=list)
 
@@ -74,18 +82,30 @@ class Row:
         """CPU time of an acked message, the median of the rounds."""
         return statistics.median(sum(spent.values()) for spent in self.spent_us)
 
-    def seats(self) -> list[Seat]:
-        """Each user posts in all conversations of their crew by turns, in another order each time.
+    async def send(self, seconds: float, warmup_s: float) -> Outcome:
+        """One round: every user has one message under way, each next one in another conversation."""
+        load = Load(closed=SENDERS, seconds=seconds, warmup_s=warmup_s, size=SIZE)
+        seats = _seats(self.crews)
+        [plan] = works(self.spec, load, [range(len(seats))], seats, self.rounds)
+        self.rounds += 1
+        return await drive(plan, self.sessions)
 
-        The users of a crew begin at places far from each other, so that together they reach all of them soon.
-        """
-        seats = []
-        for crew in self.crews:
-            ids = random.sample(crew.conversation_ids, len(crew.conversation_ids))
-            for number, token in enumerate(crew.tokens):
-                start = number * len(ids) // len(crew.tokens)
-                seats.append(Seat(token, ids[start], (*ids[start + 1 :], *ids[:start])))
-        return seats
+
+def _seats(crews: Sequence[Crew]) -> list[Seat]:
+    """Each user posts in all conversations of their crew by turns, in another order each time.
+
+    The users of a crew begin at places far from each other, so that together they reach all of them soon.
+    """
+    seats: list[Seat] = []
+    first = 0
+    for crew in crews:
+        groups = list(enumerate(crew.conversation_ids, first))
+        first += len(groups)
+        random.shuffle(groups)
+        for number, (user, token) in enumerate(zip(crew.users, crew.tokens, strict=True)):
+            start = number * len(groups) // len(crew.users)
+            seats.append(Seat(user, token, dict((*groups[start:], *groups[:start]))))
+    return seats
 
 
 def run(deployment: Deployment, pace: Pace, *, messages: int) -> list[Figure]:
@@ -152,7 +172,11 @@ async def _created(deployment: Deployment, count: int) -> list[Crew]:
 
         for start in range(0, count, CREATED_AT_ONCE):
             await asyncio.gather(*map(create, range(start, min(start + CREATED_AT_ONCE, count))))
-    return [Crew([deployment.token(user) for user in part], of) for part, of in zip(parts, ids, strict=True)]
+    return [_crew(deployment, part, of) for part, of in zip(parts, ids, strict=True)]
+
+
+def _crew(deployment: Deployment, users: Sequence[str], conversation_ids: Sequence[str]) -> Crew:
+    return Crew(users, [deployment.token(user) for user in users], conversation_ids)
 
 
 async def _filled(deployment: Deployment, appender: Appender, length: int) -> list[Crew]:
@@ -167,34 +191,25 @@ async def _filled(deployment: Deployment, appender: Appender, length: int) -> li
         await appender.append([conversation])
         await appender.keep_snapshot(conversation)
         await appender.settled()
-    return [
-        Crew([deployment.token(user) for user in part], [conversation.id])
-        for part, conversation in zip(parts, conversations, strict=True)
-    ]
+    return [_crew(deployment, part, [conversation.id]) for part, conversation in zip(parts, conversations, strict=True)]
 
 
 @asynccontextmanager
 async def _row(deployment: Deployment, label: str, crews: Sequence[Crew]) -> AsyncIterator[Row]:
     """A row whose users are connected, and whose conversations have each been posted in."""
     await _quiet(deployment)
-    sockets: list[LightSocket] = []
-    pinging = asyncio.create_task(keep_alive(sockets))
-    try:
-        for crew in crews:  # not all at once: that is a storm, which is another benchmark
-            sockets += await open_sockets(deployment.url, crew.tokens)
-        row = Row(label, crews, sockets)
+    spec = adapter_spec(deployment.url, deployment)
+    # Not all at once: that is a storm, which is another benchmark.
+    async with open_sessions(load_adapter(spec), _seats(crews), at_once=CREW) as sessions:
+        row = Row(label, crews, spec, sessions)
         conversations = sum(len(crew.conversation_ids) for crew in crews)
         acked, seconds = 0, max(1.0, conversations / WARMED_PER_S)
         while acked < conversations:
             if seconds > WARM_S_MAX:
                 raise RuntimeError(f"only {acked:,} of {conversations:,} conversations could be posted in")
-            plan = SendPlan(deployment.url, row.seats(), seconds, 0.0, SIZE)
-            acked = (await send_through(sockets, plan)).acked
+            acked = (await row.send(seconds, 0.0)).completed[Op.SEND]
             seconds *= 2
         yield row
-    finally:
-        pinging.cancel()
-        await close_sockets(sockets)
 
 
 async def _measured(deployment: Deployment, rows: Sequence[Row], pace: Pace) -> None:
@@ -204,18 +219,17 @@ async def _measured(deployment: Deployment, rows: Sequence[Row], pace: Pace) -> 
     seconds = max(ROUND_MIN_S, pace.seconds / ROUNDS)
     for round_ in range(ROUNDS):
         for row in (*rows[round_ % len(rows) :], *rows[: round_ % len(rows)]):
-            plan = SendPlan(deployment.url, row.seats(), seconds, pace.warmup_s, SIZE)
-            sending = asyncio.create_task(send_through(row.sockets, plan))
+            sending = asyncio.create_task(row.send(seconds, pace.warmup_s))
             await asyncio.sleep(pace.warmup_s)
             before = _cpu_s(deployment)
             await asyncio.sleep(seconds)
             after = _cpu_s(deployment)
-            outcome = await sending
-            if outcome.errors or outcome.unanswered or not outcome.acked:
-                trouble = f"errors {dict(outcome.errors)}, unanswered {outcome.unanswered}"
-                raise RuntimeError(f"{row.label}: {outcome.acked} acked, {trouble}")
-            row.spent_us.append({name: (after[name] - before[name]) * 1e6 / outcome.acked for name in after})
-            row.acked_per_s.append(outcome.acked / seconds)
+            outcome = whole(await sending)
+            acked = outcome.completed[Op.SEND]
+            if said := trouble(outcome):
+                raise RuntimeError(f"{row.label}: {acked} acked{said}")
+            row.spent_us.append({name: (after[name] - before[name]) * 1e6 / acked for name in after})
+            row.acked_per_s.append(acked / seconds)
 
 
 async def _quiet(deployment: Deployment) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from benchmarks.bare_fanout import serve
-from runtime.bench.latencies import Latencies, latencies
+from runtime.bench.histogram import Percentiles, percentiles
 
 STREAM: Final = "BENCH"
 BATCH: Final = 200
@@ -119,7 +119,7 @@ def atomic_batches(nats_url: str, stored: Stored, seconds: float) -> float:
     return written / elapsed
 
 
-def expected_publishes(nats_url: str, stored: Stored, seconds: float) -> Latencies:
+def expected_publishes(nats_url: str, stored: Stored, seconds: float) -> Percentiles:
     """One publish after the other, each with the expected last sequence: the latency of each."""
     taken: list[float] = []
     with scratch_stream(nats_url) as nats:
@@ -131,11 +131,11 @@ def expected_publishes(nats_url: str, stored: Stored, seconds: float) -> Latenci
             if "error" in ack:
                 raise RuntimeError(f"publish: {ack['error']}")
             last = ack["seq"]
-    return latencies(taken)
+    return percentiles(taken)
 
 
 @contextmanager
-def bare_fanout_server(push: str) -> Iterator[str]:
+def bare_fanout_server(push: bytes) -> Iterator[str]:
     """A process that answers every send by writing one push, like `push`, to all its sockets; its URL."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()

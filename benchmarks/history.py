@@ -33,7 +33,7 @@ from projections.tiers.cold import Cold
 from projections.tiers.policy import WarmPolicy
 from projections.tiers.scheduler import StoreScheduler
 from projections.worker import ProjectionWorker
-from runtime.bench.latencies import Latencies, latencies
+from runtime.bench.histogram import Percentiles, percentiles
 from streams import subjects
 from streams.codec import Metadata, encode
 from streams.memory import MemoryLog
@@ -66,7 +66,9 @@ def run(deployment: Deployment, pace: Pace) -> Figure:
     )
 
 
-async def _measured(postgres_url: str, pace: Pace, messages: int) -> tuple[Latencies, Latencies, Latencies, float]:
+async def _measured(
+    postgres_url: str, pace: Pace, messages: int
+) -> tuple[Percentiles, Percentiles, Percentiles, float]:
     with tempfile.TemporaryDirectory(prefix="riverrun-bench-") as folder:
         async with _stores(postgres_url, Path(folder)) as (pool, clickhouse):
             ids = await _fill(pool, clickhouse, messages)
@@ -84,7 +86,7 @@ async def _measured(postgres_url: str, pace: Pace, messages: int) -> tuple[Laten
             return warm_pages, cold_pages, await _floor(clickhouse, ids, last - 1, pace), moved_s
 
 
-async def _pages(queries: Queries, ids: list[int], last: int, pace: Pace) -> Latencies:
+async def _pages(queries: Queries, ids: list[int], last: int, pace: Pace) -> Percentiles:
     dice, taken = random.Random(1), []
     warm_s = time.perf_counter() + pace.warmup_s
     while (began_s := time.perf_counter()) < warm_s + pace.seconds:
@@ -94,10 +96,10 @@ async def _pages(queries: Queries, ids: list[int], last: int, pace: Pace) -> Lat
             raise RuntimeError("a page is not what it should be")
         if began_s >= warm_s:
             taken.append(time.perf_counter() - began_s)
-    return latencies(taken)
+    return percentiles(taken)
 
 
-async def _floor(clickhouse: ClickHouse, ids: list[int], last: int, pace: Pace) -> Latencies:
+async def _floor(clickhouse: ClickHouse, ids: list[int], last: int, pace: Pace) -> Percentiles:
     """The same rows by one statement, unauthorised and as they come."""
     dice, taken = random.Random(1), []
     sql = (
@@ -109,7 +111,7 @@ async def _floor(clickhouse: ClickHouse, ids: list[int], last: int, pace: Pace) 
         before = dice.randint(PAGE + 1, last + 1)
         await clickhouse.query(sql, {"id": dice.choice(ids), "low": before - PAGE, "high": before})
         taken.append(time.perf_counter() - began_s)
-    return latencies(taken)
+    return percentiles(taken)
 
 
 async def _fill(pool: AsyncConnectionPool, clickhouse: ClickHouse, messages: int) -> list[int]:

@@ -18,7 +18,7 @@ from projections import hot_keys
 from projections.hot import HotStore
 from projections.inbox import InboxQueries
 from projections.pages import Inbox
-from runtime.bench.latencies import Latencies, latencies
+from runtime.bench.histogram import Percentiles, percentiles
 from streams.cursor import Cursor
 
 PAGE: Final = 50
@@ -42,7 +42,7 @@ def run(deployment: Deployment, pace: Pace) -> Figure:
     )
 
 
-async def _measured(deployment: Deployment, pace: Pace) -> tuple[Latencies, Latencies, float, Latencies]:
+async def _measured(deployment: Deployment, pace: Pace) -> tuple[Percentiles, Percentiles, float, Percentiles]:
     valkey = redis.asyncio.Redis.from_url(deployment.valkey_url, retry=Retry(NoBackoff(), 0))
     pool = AsyncConnectionPool(deployment.postgres_url, min_size=1, max_size=2, open=False)
     await pool.open()
@@ -67,7 +67,7 @@ async def _measured(deployment: Deployment, pace: Pace) -> tuple[Latencies, Late
                     seconds = await _timed(read)
                     if now >= warm:
                         taken[name].append(seconds)
-            return latencies(taken["hot"]), latencies(taken["floor"]), rebuilt, latencies(taken["postgres"])
+            return percentiles(taken["hot"]), percentiles(taken["floor"]), rebuilt, percentiles(taken["postgres"])
     finally:
         await pool.close()
         await valkey.aclose()

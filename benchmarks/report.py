@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from runtime.bench.latencies import Latencies
+from runtime.bench.histogram import Percentiles
 from runtime.bench.machine import machine
 
 
@@ -37,7 +37,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     floor: float | None
     target: str
     met: bool
-    latency_ms: Latencies | None = None
+    latency_ms: Percentiles | None = None
     notes: str = ""
 
     @property

@@ -12,10 +12,10 @@ from benchmarks.bare_sockets import bare_sockets_server
 from benchmarks.deployment import Deployment
 from benchmarks.gateway import GatewayProcess, cpu_s, gateway
 from benchmarks.guests import Guests, Returned, guests
+from benchmarks.loads import group
 from benchmarks.report import Figure, Pace
 from benchmarks.town import SIZES, Town
-from runtime.bench.crowd import gather
-from runtime.bench.latencies import Latencies, latencies
+from runtime.bench.histogram import Percentiles, percentiles
 from runtime.bench.socket import LightSocket, close_sockets, open_sockets
 
 SESSIONS: Final = 2_000
@@ -31,8 +31,8 @@ class Storm:
 
     returned: Returned
     spent_s: float
-    pings: Latencies
-    delivered: Latencies
+    pings: Percentiles
+    delivered: Percentiles
 
 
 def run(deployment: Deployment, pace: Pace) -> Figure:
@@ -45,7 +45,7 @@ def run(deployment: Deployment, pace: Pace) -> Figure:
         raise RuntimeError(f"{storm.returned.recovered} of {sessions} sessions were recovered")
     with bare_sockets_server() as process:
         bare_us = _bare_us(process, sessions)
-    taken = latencies(storm.returned.taken_s)
+    taken = percentiles(storm.returned.taken_s)
     last_s = max(storm.returned.taken_s)
     return Figure(
         name=f"{sessions:,} sessions resume at once: until the last has what it missed",
@@ -67,9 +67,9 @@ async def _storm(deployment: Deployment, process: GatewayProcess, sessions: int)
     async with appending(deployment) as appender:
         town = Town(deployment, appender, users=sessions)
         await town.build()
-        seats = await gather(deployment.url, deployment.token, users=BYSTANDERS, conversations=1)
-        sockets = await open_sockets(process.url, [seat.token for seat in seats])
-        bystanders = _Bystanders(sockets, seats[0].conversation_id)
+        seats = await group(deployment, BYSTANDERS)
+        sockets = await open_sockets(process.url, [seat.credential for seat in seats])
+        bystanders = _Bystanders(sockets, seats[0].groups[0])
         try:
             with guests(process.url, town.tokens) as held:
                 await asyncio.sleep(REST_S)
@@ -84,7 +84,7 @@ async def _storm(deployment: Deployment, process: GatewayProcess, sessions: int)
                 await asyncio.wait([watching])
         finally:
             await close_sockets(sockets)
-    return Storm(returned[0], spent_s, latencies(bystanders.pings_s), latencies(bystanders.delivered_s))
+    return Storm(returned[0], spent_s, percentiles(bystanders.pings_s), percentiles(bystanders.delivered_s))
 
 
 async def _all(held: list[Guests], command: str) -> list[Returned]:
@@ -116,9 +116,9 @@ class _Bystanders:
 
     async def watch(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._ping())
-            group.create_task(self._post())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._ping())
+            tasks.create_task(self._post())
 
     async def _ping(self) -> None:
         clock = asyncio.get_running_loop().time

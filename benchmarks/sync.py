@@ -10,7 +10,7 @@ from benchmarks.deployment import Deployment
 from benchmarks.member import CONVERSATIONS, Member
 from benchmarks.report import Figure, Pace
 from projections.sync import SyncQueries
-from runtime.bench.latencies import Latencies, latencies
+from runtime.bench.histogram import Percentiles, percentiles
 
 CHANGED: Final = 20
 LIMIT, EVENTS_MAX = 100, 100  # of `GET /v1/sync`
@@ -33,7 +33,7 @@ def run(deployment: Deployment, pace: Pace) -> Figure:
     )
 
 
-async def _measured(deployment: Deployment, pace: Pace) -> tuple[Latencies, Latencies, int]:
+async def _measured(deployment: Deployment, pace: Pace) -> tuple[Percentiles, Percentiles, int]:
     pool = AsyncConnectionPool(deployment.postgres_url, min_size=1, max_size=2, open=False)
     await pool.open()
     try:
@@ -54,6 +54,6 @@ async def _measured(deployment: Deployment, pace: Pace) -> tuple[Latencies, Late
                     resumes.append(time.perf_counter() - between)
                 if len(answer.conversations) != CHANGED or missed is None or len(missed.events) != CHANGED:
                     raise RuntimeError("a sync did not bring what has changed")
-            return latencies(syncs), latencies(resumes), member.history
+            return percentiles(syncs), percentiles(resumes), member.history
     finally:
         await pool.close()

@@ -89,3 +89,11 @@ class Histogram:
     def encoded(self) -> str:
         """In the HdrHistogram V2 format, compressed, base64: what every HDR tool reads. Values are microseconds."""
         return str(self.filled().encode().decode())
+
+
+def percentiles(seconds: Iterable[float]) -> Percentiles:
+    """Of latencies that were measured in seconds, to the microsecond."""
+    histogram = Histogram()
+    for latency_s in seconds:
+        histogram.record(round(latency_s * 1e6))
+    return histogram.percentiles()

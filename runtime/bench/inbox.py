@@ -4,6 +4,7 @@ Each session must be given each sender's messages once and in turn: the marks sa
 comes again or comes out of turn is counted here, for every server alike.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,19 +28,22 @@ class Lane:
     posted: int = 0
 
 
+Circle = Iterator[Lane]  # of the closed loop: the lanes of one user, by turns and without end
+
+
 @dataclass(frozen=True, slots=True)
 class Begun:
     """An operation under way.
 
     Attributes:
         key: of its message; -1 for what is none.
-        slot: of the closed loop, which goes on when it is complete; `None` in the open one.
+        circle: which goes on when it is complete; `None` in the open loop.
     """
 
     op: Op
     due_us: int
     key: int
-    slot: "Lane | None"
+    circle: Circle | None
 
 
 class Run(Protocol):
@@ -68,10 +72,7 @@ class Run(Protocol):
 
 
 class UserInbox:
-    """An inbox of a user, through one session after the other.
-
-    Args:
-        keys: of the messages of this run; others are from earlier ones and do not count.
+    """An inbox of a user, through one session after the other and one run after the other.
 
     Attributes:
         session: the open one; `None` between two and after the last.
@@ -81,22 +82,35 @@ class UserInbox:
 
     __slots__ = ("_first", "_run", "_seen", "_until", "missing", "seat", "session", "under_way")
 
-    def __init__(self, run: Run, seat: Seat, keys: range) -> None:
+    def __init__(self, seat: Seat) -> None:
         self.seat = seat
         self.session: Session | None = None
         self.under_way: dict[int, Begun] = {}
         self.missing: set[int] = set()
+        self._run: Run | None = None
+        self._first = self._until = 0
+        self._seen: dict[int, int] = {}  # lane → key of the next message that is due
+
+    def take_part(self, run: Run, seat: Seat, keys: range) -> None:
+        """Tell this run from now on, and none before it.
+
+        Args:
+            seat: the user's, perhaps with the groups in another order.
+            keys: of the messages of this run; others are from earlier ones and do not count.
+        """
+        self.seat = seat
+        self.under_way, self.missing, self._seen = {}, set(), {}
         self._run = run
         self._first, self._until = keys.start, keys.stop
-        self._seen: dict[int, int] = {}  # lane → key of the next message that is due
 
     def delivered(self, payload: bytes) -> None:
         """See `adapter.Inbox`."""
         now = now_us()
         seen, run = self._seen, self._run
         at = payload.find(START)
-        if at >= 0:
-            run.received(payload, now)
+        if run is None or at < 0:
+            return
+        run.received(payload, now)
         while at >= 0:
             key = int(payload[at + KEY_AT : at + DUE_AT])
             if self._first <= key < self._until:
@@ -106,20 +120,20 @@ class UserInbox:
                     seen[lane] = key + 1
                     run.delivered(key, int(payload[at + DUE_AT : at + END]), now)
                 else:
-                    self._out_of_turn(key, expected, int(payload[at + DUE_AT : at + END]), now)
+                    self._out_of_turn(run, key, expected, int(payload[at + DUE_AT : at + END]), now)
             at = payload.find(START, at + END)
 
-    def _out_of_turn(self, key: int, expected: int, due_us: int, now: int) -> None:
+    def _out_of_turn(self, run: Run, key: int, expected: int, due_us: int, now: int) -> None:
         if key > expected:
             self.missing.update(range(expected, key))
             self._seen[key // SEQS] = key + 1
-            self._run.delivered(key, due_us, now)
+            run.delivered(key, due_us, now)
         elif key in self.missing:
             self.missing.remove(key)
-            self._run.disordered()
-            self._run.delivered(key, due_us, now)
+            run.disordered()
+            run.delivered(key, due_us, now)
         else:
-            self._run.doubled()
+            run.doubled()
 
     def lacks(self, lane: Lane) -> range:
         """The keys of a lane's newest messages that have not come."""
@@ -129,17 +143,18 @@ class UserInbox:
     def done(self, number: int) -> None:
         """See `adapter.Inbox`."""
         begun = self.under_way.pop(number, None)
-        if begun is not None:
+        if begun is not None and self._run is not None:
             self._run.completed(begun, now_us())
 
     def refused(self, number: int, code: str) -> None:
         """See `adapter.Inbox`."""
         begun = self.under_way.pop(number, None)
-        if begun is not None:
+        if begun is not None and self._run is not None:
             self._run.failed(begun, code)
 
     def ended(self, reason: str) -> None:
         """See `adapter.Inbox`."""
         if self.session is not None:
             self.session = None
-            self._run.ended(self, reason)
+            if self._run is not None:
+                self._run.ended(self, reason)

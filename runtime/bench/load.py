@@ -37,6 +37,7 @@ class Load:
         seconds: measured, after `warmup_s` of load that counts for nothing.
         headline: the measure that the profile is about; the closed loop goes on when that is complete.
         posters: of the first so many users everybody posts; `None`: all do.
+        drain_s: how long at most to wait for the answers and deliveries still out when the time is up.
     """
 
     mix: Mapping[Op, float] = field(default_factory=lambda: {Op.SEND: 1.0})
@@ -50,6 +51,7 @@ class Load:
     processes: int = 1
     headline: Measure = Measure.ACK
     posters: int | None = None
+    drain_s: float = 10.0
 
     def dues_us(self, process: int, active: int) -> Iterator[float]:
         """When one process's operations are due, in microseconds from the beginning.

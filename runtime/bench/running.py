@@ -13,6 +13,7 @@ from runtime.bench.driver import Work, work
 from runtime.bench.load import Load
 from runtime.bench.outcome import Outcome, of_processes
 from runtime.bench.population import Population
+from runtime.bench.report import Report, report
 from runtime.bench.server import resident_bytes
 
 
@@ -43,6 +44,17 @@ class Prepared:
         plans = works(self.spec, self.load, self.population.connected, self.seats, self.rounds)
         self.rounds += 1
         return of_processes(processes.run(work, plans))
+
+    def report(self, outcome: Outcome) -> Report:
+        """The figures of an outcome of its rounds."""
+        return report(
+            outcome,
+            self.load,
+            adapter=self.spec.name,
+            server=self.about,
+            ack=self.adapter.ack,
+            memory_before=self.memory_bytes,
+        )
 
     def tidy(self) -> None:
         """Take away what was made."""

@@ -22,7 +22,7 @@ from runtime.bench.mark import SIZE_MIN
 from runtime.bench.outcome import Outcome, of_rounds
 from runtime.bench.plot import plot, require_plot
 from runtime.bench.profiles import PROFILES, Profile
-from runtime.bench.report import Report, report, whole_json
+from runtime.bench.report import Report, whole_json
 from runtime.bench.running import Prepared, prepare
 from runtime.cli import fail
 from runtime.cli.target import DEFAULT_DATA_DIR, RUN_RECORD, resolve_target
@@ -275,10 +275,8 @@ def _run(ask: Ask, names: list[str], *, rounds: int) -> None:
                 servers.append(prepare(spec, load, population))
                 stack.callback(servers[-1].tidy)
             outcomes = _outcomes(servers, rounds)
-        reports = [_report(server, of_rounds(outcomes[server.spec.name])) for server in servers]
-        by_round = {
-            server.spec.name: [_report(server, outcome) for outcome in outcomes[server.spec.name]] for server in servers
-        }
+        reports = [server.report(of_rounds(outcomes[server.spec.name])) for server in servers]
+        by_round = {server.spec.name: list(map(server.report, outcomes[server.spec.name])) for server in servers}
         _show(console, ask, load, reports, by_round)
         if ask.plot_file is not None:
             plot(ask.plot_file, _title(ask), reports)
@@ -298,17 +296,6 @@ def _outcomes(servers: list[Prepared], rounds: int) -> dict[str, list[Outcome]]:
             progress.print(f"round {number + 1} of {rounds}: {server.spec.name}", highlight=False)
         outcomes[server.spec.name].append(outcome)
     return outcomes
-
-
-def _report(server: Prepared, outcome: Outcome) -> Report:
-    return report(
-        outcome,
-        server.load,
-        adapter=server.spec.name,
-        server=server.about,
-        ack=server.adapter.ack,
-        memory_before=server.memory_bytes,
-    )
 
 
 def _title(ask: Ask) -> str:

@@ -1,28 +1,26 @@
 """The load generator: what it charges to whom, what it counts, and that its figures survive merging and writing."""
 
 import json
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hdrh.histogram import HdrHistogram
+from typer.testing import CliRunner, Result
 
 from runtime.bench.adapter import AdapterSpec, Op
 from runtime.bench.adapters import find_adapter, load_adapter
 from runtime.bench.driver import work
 from runtime.bench.errors import AdapterError, BenchError
-from runtime.bench.histogram import Histogram
+from runtime.bench.histogram import Histogram, Percentiles, percentiles
 from runtime.bench.load import Arrival, Load, Measure
 from runtime.bench.mark import now_us
 from runtime.bench.outcome import Outcome, Second, of_processes
-from runtime.bench.plot import plot
 from runtime.bench.population import evenly, of_sizes, one_group
 from runtime.bench.profiles import PROFILES
-from runtime.bench.report import report
 from runtime.bench.running import works
+from runtime.cli import app
 from tests.running import Running
 
 STALLING = "tests.runtime.stalling:StallingAdapter"
@@ -68,7 +66,7 @@ async def test_every_session_must_be_given_everything_once() -> None:
 
 
 async def test_the_last_message_is_missed_too() -> None:
-    outcome = await loaded(Load(closed=1, rate=10, seconds=0.45, warmup_s=0), lose=5)
+    outcome = await loaded(Load(rate=10, seconds=0.45, warmup_s=0, drain_s=0.2), lose=5)
     assert (outcome.due, outcome.missed) == (5, 4)
 
 
@@ -85,15 +83,24 @@ def test_processes_share_the_rate_and_a_seed_repeats_it() -> None:
 
 def test_histograms_keep_three_digits_and_add_up() -> None:
     even, odd, whole = Histogram(), Histogram(), Histogram()
-    for value in range(1, 300_000):
-        (odd if value % 2 else even).record(value)
+    for value in range(10, 300_000, 10):
+        (odd if value % 20 else even).record(value)
         whole.record(value)
     even.add(odd)
     assert even.counts == whole.counts
-    assert whole.percentiles().count == 299_999
+    assert whole.percentiles().count == 29_999
     assert whole.percentiles().p50 == pytest.approx(150, rel=0.001)
     assert whole.percentiles().p99 == pytest.approx(297, rel=0.001)
     assert HdrHistogram.decode(whole.encoded()).get_value_at_percentile(50) == pytest.approx(150_000, rel=0.001)
+
+
+def test_percentiles_are_in_milliseconds() -> None:
+    found = percentiles(number / 1000 for number in range(100, 0, -1))
+    assert found.count == 100
+    assert found.p50 == pytest.approx(50, rel=0.001)
+    assert found.p90 == pytest.approx(90, rel=0.001)
+    assert percentiles([0.0025]).p99 == pytest.approx(2.5, rel=0.001)
+    assert percentiles([]) == Percentiles(count=0, mean=0, p50=0, p90=0, p99=0, p999=0, max=0)
 
 
 def test_a_message_is_complete_when_the_last_process_has_it() -> None:
@@ -143,20 +150,12 @@ def test_people_are_spread_over_processes() -> None:
         one_group(4, 5, 1)
 
 
-async def test_a_picture_is_a_png(tmp_path: Path) -> None:
-    load = Load(rate=100, seconds=1, warmup_s=0)
-    figures = report(await loaded(load), load, adapter="a", server={}, ack="", memory_before={})
-    plot(tmp_path / "picture.png", "title", [figures, figures])
-    assert (tmp_path / "picture.png").read_bytes().startswith(PNG)
-
-
-def bench(running: Running, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "runtime.cli", "bench", *arguments, "--data-dir", str(running.data_dir)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+def bench(running: Running, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["bench", *arguments, "--data-dir", str(running.data_dir)])
 
 
 SMALL: dict[str, tuple[str, ...]] = {
-    "send": ("--users", "6", "--groups", "2", "--rate", "40", "--arrival", "poisson", "--processes", "2"),
+    "send": ("--users", "6", "--groups", "2", "--rate", "40", "--arrival", "poisson"),
     "fanout": ("--users", "6", "--processes", "2"),
     "large-group": ("--users", "30", "--connected", "5", "--rate", "10"),
     "reconnect": ("--users", "6", "--groups", "2", "--closed", "2"),
@@ -167,8 +166,8 @@ SMALL: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_profile_on_a_real_server(running: Running, profile: str) -> None:
-    ran = bench(running, profile, *SMALL[profile], "--duration", "1", "--warm-up", "0.2", "--json", "-")
-    assert ran.returncode == 0, ran
+    ran = bench(running, profile, *SMALL[profile], "--duration", "0.6", "--warm-up", "0.1", "--json", "-")
+    assert ran.exit_code == 0, ran.output
     document: dict[str, Any] = json.loads(ran.stdout)
     [figures] = document["reports"]
     assert document["bench"] == profile
@@ -183,17 +182,23 @@ def test_a_profile_on_a_real_server(running: Running, profile: str) -> None:
     assert profile != "idle" or "riverrun" in figures["memory_kib_per_session"]
 
 
+def test_a_picture_is_a_png(tmp_path: Path) -> None:
+    picture = tmp_path / "figures.png"
+    few = ("--users", "2", "--groups", "1", "--rate", "100", "--duration", "0.2", "--warm-up", "0")
+    ran = CliRunner().invoke(app, ["bench", "send", "--adapter", STALLING, *few, "--plot", str(picture)])
+    assert ran.exit_code == 0, ran.output
+    assert picture.read_bytes().startswith(PNG)
+
+
 def test_servers_are_compared_side_by_side(running: Running, tmp_path: Path) -> None:
     ran = bench(
         running, "compare", "--adapters", "riverrun,nats", "--users", "4", "--groups", "2", "--rate", "40",
-        "--rounds", "2", "--duration", "0.5", "--warm-up", "0.1", "--json", str(tmp_path / "figures.json"),
-        "--plot", str(tmp_path / "figures.png"),
+        "--rounds", "2", "--duration", "0.3", "--warm-up", "0.1", "--json", str(tmp_path / "figures.json"),
     )  # fmt: skip
-    assert ran.returncode == 0, ran
+    assert ran.exit_code == 0, ran.output
     assert "riverrun / nats" in ran.stdout
     document = json.loads((tmp_path / "figures.json").read_text())
     assert {name: len(rounds) for name, rounds in document["rounds"].items()} == {"riverrun": 2, "nats": 2}
-    assert (tmp_path / "figures.png").read_bytes().startswith(PNG)
 
 
 @pytest.mark.parametrize(
@@ -206,11 +211,26 @@ def test_servers_are_compared_side_by_side(running: Running, tmp_path: Path) -> 
         (("mixed", "--adapter", "nats"), "cannot do what this profile asks: read"),
         (("compare", "--adapters", "riverrun"), "two or more"),
         (("send", "--url", "http://127.0.0.1:1"), "cannot reach"),
+        (("send", "--url", "127.0.0.1:8080"), "is not a server's URL; expected http://host:port"),
+        (("send", "--adapter", "xmpp", "--target", "xmpp=http://127.0.0.1:1"), "is no URL of an XMPP server"),
+        (("send", "--adapter", "nats", "--target", "nats=127.0.0.1"), "is no URL of a NATS server"),
     ],
 )
 def test_what_cannot_be_is_one_plain_line(running: Running, arguments: tuple[str, ...], words: str) -> None:
-    ran = bench(running, *arguments)
-    assert ran.returncode == 2, ran
+    assert_one_plain_line(bench(running, *arguments), words)
+
+
+def test_a_wrong_secret_is_one_plain_line(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "jwt.secret"
+    secret.write_text("another " * 8)
+    monkeypatch.setenv("RIVERRUN_JWT_SECRET_FILE", str(secret))
+    ran = bench(running, "send", "--users", "2", "--groups", "1")
+    assert_one_plain_line(ran, "unauthenticated")
+    assert "another" not in ran.output
+
+
+def assert_one_plain_line(ran: Result, words: str) -> None:
+    assert ran.exit_code == 2, ran.output
     assert words in ran.stderr
     assert ran.stderr.startswith("riverrun: ")
     assert ran.stderr.count("\n") == 1

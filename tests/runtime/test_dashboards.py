@@ -27,7 +27,18 @@ SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 
 def test_the_dashboard_has_its_rows_and_one_source_to_choose() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Sends", "Writers", "Projections", "Fan-out", "Push", "Sessions", "Presence", "Servers", "Tiers"]
+    assert rows == [
+        "Sends",
+        "Writers",
+        "Projections",
+        "Fan-out",
+        "Push",
+        "Sessions",
+        "Presence",
+        "Servers",
+        "Tiers",
+        "Archive",
+    ]
     assert [variable["type"] for variable in DASHBOARD["templating"]["list"]] == ["datasource"]
     assert {panel["datasource"]["uid"] for panel in PANELS} == {"${datasource}"}
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
