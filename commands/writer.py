@@ -359,7 +359,8 @@ class PartitionWriter:
             for pending in waiting[:refused]:
                 pending.refuse(Unavailable("what this needs could not be read; try again"))
             del waiting[:refused]
-        self._give_back(waiting)
+        self._queue.extendleft(reversed(waiting))  # before those of its lane that came meanwhile
+        self._wake.set()
 
     def _give_back(self, waiting: list[Pending]) -> None:
         self._queue.extend(waiting)
