@@ -14,6 +14,7 @@ from runtime.analysis.asking import Rows
 
 BARS_MAX: Final = 60  # more cannot be told apart
 SERIES_MAX: Final = 12
+STANDING_SERIES_MAX: Final = 4
 STANDING_MAX: Final = 32  # numbers that are bars: hours, weekdays, days of a month
 
 _WRAPPED: Final = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)")
@@ -80,7 +81,9 @@ def series_of(answer: Rows) -> tuple[str, Series]:
         return "line", series
     if places > BARS_MAX:
         raise ChartError(f"{places} bars are more than can be told apart: at most {BARS_MAX}")
-    return "standing" if _NUMBER.fullmatch(types[0]) else "lying", series
+    if _NUMBER.fullmatch(types[0]):
+        return "standing" if len(series) <= STANDING_SERIES_MAX else "line", series
+    return "lying", series
 
 
 def _plain(type_: str) -> str:

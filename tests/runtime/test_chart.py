@@ -26,6 +26,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
             {"b": [(1, 3)], "c": [(1, 4), (2, 5)]},
         ),
         (["Int64", "UInt64"], [[n, n] for n in range(40)], "line", None),
+        (["UInt8", "String", "UInt64"], [[1, str(n), n] for n in range(5)], "line", None),
         (["LowCardinality(Nullable(String))", "UInt64"], [["x", "3"], [None, "4"]], "lying", {"b": [("x", 3)]}),
         (["UInt8", "String", "UInt64"], [[1, "x", 2], [1, "y", 3]], "standing", {"x": [(1, 2)], "y": [(1, 3)]}),
     ],
