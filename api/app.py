@@ -19,6 +19,7 @@ from api import (
     messages,
     own_settings,
     presences,
+    sql,
     tickets,
     users,
 )
@@ -39,6 +40,7 @@ _TABLE: Final[tuple[Endpoint | OpenEndpoint, ...]] = (
     *users.ENDPOINTS,
     *devices.ENDPOINTS,
     *presences.ENDPOINTS,
+    *sql.ENDPOINTS,
     *tickets.ENDPOINTS,
     *health.ENDPOINTS,
 )

@@ -21,6 +21,7 @@ from domain.errors import Invalid
 from domain.ids import check_user_id
 
 ADMIN_SCOPE: Final = "admin"
+ANALYST_SCOPE: Final = "analyst"
 SECRET_MIN_BYTES: Final = 32  # RFC 7518, 3.2: an HS256 key is no shorter than the hash
 TOKEN_MAX: Final = 8_192  # characters; a token with a hundred scopes has a quarter of it
 VERIFIED_MAX: Final = 20_000  # tokens remembered, about 300 bytes each; verifying one costs 30 to 150 µs
@@ -38,12 +39,14 @@ class Principal:
     Attributes:
         expires_at: when their token ends, Unix seconds.
         issued_at: when it was made, by its own word; `None` if it does not say.
+        analyst: whether they may ask the archive in SQL.
     """
 
     user_id: str
     admin: bool
     expires_at: float
     issued_at: float | None = None
+    analyst: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +168,13 @@ class Authenticator:
         scope, issued_at = claims.get("scope"), claims.get("iat")
         if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
             issued_at = None
+        scopes = scope.split() if isinstance(scope, str) else []
         return Principal(
             user_id,
-            admin=isinstance(scope, str) and ADMIN_SCOPE in scope.split(),
+            admin=ADMIN_SCOPE in scopes,
             expires_at=float(expires_at),
             issued_at=issued_at,
+            analyst=ADMIN_SCOPE in scopes or ANALYST_SCOPE in scopes,
         )
 
     def _key_of(self, token: str) -> Key:

@@ -13,6 +13,7 @@ from projections.queries import Queries
 from projections.sync import SyncQueries
 
 if TYPE_CHECKING:  # their handlers use the context themselves
+    from api.analysts import Analysts
     from api.gateway import Gateway
     from api.tickets import TicketStore
 
@@ -37,6 +38,7 @@ class ApiContext:
     Attributes:
         readiness: named checks that raise while what they are about is not ready.
         versions: of Riverrun and what it runs on, for `/version`; `riverrun` is among them.
+        analysts: who asks the archive in SQL; `None`: nobody is answered.
         random_slot: any slot, 0…1023: where a new conversation is placed.
     """
 
@@ -52,4 +54,5 @@ class ApiContext:
     versions: dict[str, str]
     random_slot: Callable[[], int]
     limits: Limits = Limits()
+    analysts: "Analysts | None" = None
     recent_writes: RecentWrites = field(default_factory=RecentWrites)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -27,7 +28,11 @@ TEMPLATE = "riverrun.path"  # in the scope: the path as the table has it, for me
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Q, B]):
-    """One request, authenticated and decoded. `query` and `body` are of the endpoint's types."""
+    """One request, authenticated and decoded. `query` and `body` are of the endpoint's types.
+
+    Attributes:
+        gone: returns when the client is gone; for what is long and for nobody else.
+    """
 
     context: ApiContext
     principal: Principal
@@ -36,6 +41,8 @@ class Call(Generic[Q, B]):
     body: B
     correlation_id: str
     trace: str
+    accept: str
+    gone: Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,21 @@ class Lines:
     lines: AsyncIterator[bytes]
 
 
-Handler = Callable[[Call[Any, Any]], Awaitable[Answer | Lines]]
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a handler answers in a form that the client chose, piece by piece; that it is whole, its length says.
+
+    Attributes:
+        close: called once it was taken, or nobody is there to take it.
+    """
+
+    pieces: AsyncIterator[bytes]
+    media_type: str
+    headers: Mapping[str, str]
+    close: Callable[[], Awaitable[None]]
+
+
+Handler = Callable[[Call[Any, Any]], Awaitable[Answer | Lines | Document]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +88,7 @@ class Endpoint:
         errors: codes beyond those every endpoint may answer.
         example: a body as the documentation shows it.
         media_type: of an answer that is no error.
+        forms: media types among which the client chooses, where it may.
     """
 
     method: str
@@ -79,6 +101,7 @@ class Endpoint:
     errors: tuple[str, ...] = ()
     example: Any = None
     media_type: str = JSON
+    forms: tuple[str, ...] = ()
 
     async def serve(self, request: Request) -> Response:
         """Authenticate, decode, handle, encode.
@@ -92,8 +115,20 @@ class Endpoint:
         body = await self._body(request, context.limits.body_bytes)
         state = request.state
         answer = await self.handler(
-            Call(context, principal, request.path_params, query, body, state.correlation_id, state.trace)
+            Call(
+                context,
+                principal,
+                request.path_params,
+                query,
+                body,
+                state.correlation_id,
+                state.trace,
+                request.headers.get("accept", ""),
+                partial(_gone, request),
+            )
         )
+        if isinstance(answer, Document):
+            return _Closing(answer)
         if isinstance(answer, Lines):
             return StreamingResponse(answer.lines, media_type=self.media_type)
         return Response(msgspec.json.encode(answer.content), answer.status, answer.headers, media_type=JSON)
@@ -125,6 +160,25 @@ class OpenEndpoint:
     async def serve(self, request: Request) -> Response:
         """Answer. The body of the request, if there is one, is not read."""
         return await self.respond(request.app.state.context)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Closing(StreamingResponse):
+    """A document that is closed whatever becomes of the request, also before its first piece."""
+
+    def __init__(self, document: Document) -> None:
+        super().__init__(document.pieces, headers=document.headers, media_type=document.media_type)
+        self._close = document.close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._close()
 
 
 class _Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ ApiError                    refused at the door; the domain's refusals are `doma
 ├── MethodNotAllowed        405
 ├── TooLarge                413
 ├── UnsupportedMediaType    415
+├── StatementRefused        422  with `clickhouse_code`
 └── RateLimited             429  with `retry_after`
 """
 
@@ -80,6 +81,12 @@ class TooLarge(ApiError):
 
 class UnsupportedMediaType(ApiError):
     code = "unsupported_media_type"
+
+
+class StatementRefused(ApiError):
+    """A statement that ClickHouse does not take, or could not finish within its limits. The same again is no better."""
+
+    code = "invalid"
 
 
 class RateLimited(ApiError):

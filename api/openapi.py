@@ -76,7 +76,7 @@ def _operation(endpoint: Endpoint | OpenEndpoint, schema_of: dict[Any, Any]) -> 
     responses = {
         str(status): {
             "description": meaning,
-            "content": {_media_type(type_, endpoint): {"schema": schema_of[type_]}},
+            "content": {media_type: {"schema": schema_of[type_]} for media_type in _media_types(type_, endpoint)},
         }
         for status, (type_, meaning) in endpoint.answers.items()
     }
@@ -99,12 +99,12 @@ def _operation(endpoint: Endpoint | OpenEndpoint, schema_of: dict[Any, Any]) -> 
     return operation
 
 
-def _media_type(type_: Any, endpoint: Endpoint | OpenEndpoint) -> str:
-    if type_ is str:
-        return "text/plain"
+def _media_types(type_: Any, endpoint: Endpoint | OpenEndpoint) -> Sequence[str]:
     if isinstance(endpoint, Endpoint):
-        return endpoint.media_type
-    return PROBLEM_JSON if type_ is Problem else JSON
+        return endpoint.forms or [endpoint.media_type]
+    if type_ is str:
+        return ["text/plain"]
+    return [PROBLEM_JSON if type_ is Problem else JSON]
 
 
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:

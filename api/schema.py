@@ -22,6 +22,8 @@ from streams.public import Message
 INT64_MAX: Final = (1 << 63) - 1
 LIMIT_MAX: Final = 200
 LIMIT_DEFAULT: Final = 50
+SQL_MAX: Final = 100_000  # characters
+SQL_PARAMETERS_MAX: Final = 100
 SEARCH_MAX: Final = 200  # characters
 
 Id: TypeAlias = Annotated[
@@ -324,12 +326,24 @@ class Problem(Struct, frozen=True):
     field: str | UnsetType = UNSET
     retry_after: int | UnsetType = UNSET
     not_ready: dict[str, str] | UnsetType = UNSET
+    clickhouse_code: int | UnsetType = UNSET
 
 
 class SetPresenceRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """A status to choose. `invisible`: others see `offline`."""
 
     status: ChosenStatus
+
+
+SqlForm: TypeAlias = Literal["ndjson", "table", "csv", "parquet", "arrow"]
+
+
+class SqlRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A statement. `parameters`: what `{name:Type}` in it stands for. `format`: of the answer, before `Accept`."""
+
+    sql: Annotated[str, Meta(min_length=1, max_length=SQL_MAX)]
+    parameters: Annotated[dict[str, str], Meta(max_length=SQL_PARAMETERS_MAX)] = {}
+    format: SqlForm | UnsetType = UNSET
 
 
 Watched: TypeAlias = Annotated[list[UserId], Meta(extra_json_schema={"maxItems": WATCH_MAX})]

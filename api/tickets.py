@@ -5,7 +5,6 @@ A ticket may end up in a log: it is worth one connection within 30 seconds, and 
 
 import hashlib
 import secrets
-from dataclasses import astuple
 from typing import Final
 
 import msgspec
@@ -50,7 +49,9 @@ class TicketStore:
             Unavailable: Valkey does not answer.
         """
         ticket = secrets.token_urlsafe(24)
-        stored = msgspec.json.encode(_Stored(*astuple(principal)))
+        # Not that one may ask in SQL: a ticket opens sessions.
+        kept = _Stored(principal.user_id, principal.admin, principal.expires_at, principal.issued_at)
+        stored = msgspec.json.encode(kept)
         try:
             await answer(self._valkey.set(_key(ticket), stored, ex=TICKET_S), ANSWER_S)
         except (RedisError, OSError, TimeoutError) as error:

@@ -1,8 +1,8 @@
 """A deployment of many processes on one machine: what `riverrun up --cluster` runs, and what the faults are tried on.
 
-Three nats-servers that hold each stream three times, Postgres, Valkey; two processes of each role, which share out the
-partitions and replace each other; one door in front of the gateways where haproxy is installed. Everything is a child
-of this process, started again when it ends, and on loopback.
+Three nats-servers that hold each stream three times, Postgres, Valkey, ClickHouse where an archive is wanted; two
+processes of each role, which share out the partitions and replace each other; one door in front of the gateways where
+haproxy is installed. Everything is a child of this process, started again when it ends, and on loopback.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from runtime.settings import Settings, environment_for
 NATS_SERVERS = 3
 PARTITIONS_MIN = 4  # so that two processes of a role both have some, of either family
 ROLES = {"writer": "writer", "projector": "projector", "fanout": "fanout", "gateway": "api"}  # started in this order
+ARCHIVE_ROLES = {"archiver": "archiver"}
 OF_EACH = 2
 STOP_TIMEOUT_S = 8.0
 PORT_ATTEMPTS = 5
@@ -65,10 +66,11 @@ class Cluster:
         settings: what they all have in common; the URLs and the number of partitions are the cluster's own.
         host, port: of the front door.
         prepare: given the settings with the servers' URLs, those that the processes are to have: with keys.
+        with_archive: run ClickHouse as well, and archivers.
         launcher, overrides: for tests: other ways to start a node, and what is different in its environment.
 
     Attributes:
-        servers: NATS, Postgres, Valkey.
+        servers: NATS, Postgres, Valkey, ClickHouse.
         settings: as the processes have them, once started.
         node_urls: by name, where each node shows its figures, which for a gateway is its API; they keep their ports.
         url: the front door, or the first gateway's without haproxy.
@@ -80,10 +82,17 @@ class Cluster:
         settings: Settings,
         prepare: Callable[[Settings], Settings],
         *,
+        with_archive: bool = False,
         launcher: Launcher = _launch,
         overrides: Overrides = _nothing,
     ) -> None:
-        self.servers = EmbeddedServers(data_dir, with_clickhouse=False, nats_servers=NATS_SERVERS)
+        self.servers = EmbeddedServers(
+            data_dir,
+            with_clickhouse=with_archive,
+            analyst_limits=settings.analyst_limits,
+            nats_servers=NATS_SERVERS,
+        )
+        self._roles = {**ROLES, **(ARCHIVE_ROLES if with_archive else {})}
         self.settings = settings
         self.node_urls: dict[str, str] = {}
         self.url = ""
@@ -136,12 +145,14 @@ class Cluster:
                     nats_monitoring_url=self.servers.nats_monitoring_url,
                     postgres_url=self.servers.postgres_url,
                     valkey_url=self.servers.valkey_url,
+                    clickhouse_url=self.servers.clickhouse_url or self.settings.clickhouse_url,
+                    clickhouse_analyst_url=self.servers.clickhouse_analyst_url,
                     partitions=max(PARTITIONS_MIN, self.settings.partitions),
                     replicas=NATS_SERVERS,
                 )
             )
             # One alone makes the streams and tables; the others find them.
-            names = [f"{name}-{number}" for name, number in itertools.product(ROLES, range(OF_EACH))]
+            names = [f"{name}-{number}" for name, number in itertools.product(self._roles, range(OF_EACH))]
             await self._start_node(names[0])
             await asyncio.gather(*map(self._start_node, names[1:]))
             self._nodes.sort(key=lambda node: names.index(node.name))
@@ -178,7 +189,7 @@ class Cluster:
 
     def _node(self, name: str) -> tuple[Child, str]:
         """A node that is not started yet, and the URL it will have."""
-        role = ROLES[name.partition("-")[0]]
+        role = self._roles[name.partition("-")[0]]
         is_api = role == "api"  # which shows its figures at its own port
         port = free_port()
         settings = replace(

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from api import monitoring
+from api.analysts import Analysts
 from api.app import create_app
 from api.auth import Authenticator
 from api.context import ApiContext
@@ -80,6 +81,9 @@ async def open_doors(
             ping_s=settings.ping_s,
         ),
     )
+    analysts = None
+    if settings.clickhouse_analyst_url:
+        analysts = Analysts(settings.clickhouse_analyst_url, settings.analyst_limits)
     context = ApiContext(
         dispatcher=dispatcher,
         queries=queries,
@@ -92,6 +96,7 @@ async def open_doors(
         readiness=readiness,
         versions={"python": platform.python_version(), **{name: version(name) for name in SHOWN_VERSIONS}},
         random_slot=lambda: secrets.randbelow(SLOTS),
+        analysts=analysts,
     )
     server = Server(create_app(context), WebSocketDoor(context), gateway)
     services.start("gateway", gateway.run())
@@ -100,6 +105,8 @@ async def open_doors(
         yield _url(listener)
     finally:
         await server.drain(settings.drain_s / 2)
+        if analysts is not None:
+            await analysts.close()
 
 
 def open_monitoring(settings: Settings, services: Services) -> str:

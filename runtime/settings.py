@@ -93,6 +93,9 @@ class Settings:
     clickhouse_url: str = _url(
         "http://127.0.0.1:8123/default", "ClickHouse: the archive.", "http", "https", "clickhouse", "chdb"
     )
+    clickhouse_analyst_url: str = _url(
+        "", "ClickHouse as a user who may only read, for analysts; none: they are not answered.", "http", "https"
+    )
     host: str = _setting("127.0.0.1", "Address the API listens on.")
     port: int = _setting(
         8080,
@@ -145,7 +148,21 @@ class Settings:
     )
     tiers_s: int = _at_least(1, 600, "Time between two rounds of the store scheduler.", "s")
     archive_s: int = _at_least(1, 2, "How far the archive may be behind in quiet times.", "s")
+    sql_s: int = _at_least(1, 10, "Time an analyst's statement may take.", "s")
+    sql_rows: int = _at_least(1, 100_000, "Rows of its answer.")
+    sql_bytes: int = _at_least(1 << 20, 64 << 20, "Size of its answer, before it is encoded.", "bytes")
+    sql_memory_bytes: int = _at_least(64 << 20, 1 << 30, "Memory it may use.", "bytes")
     drain_s: int = _at_least(0, 5, "Time given to sessions and commands to end when stopping.", "s")
+
+    @property
+    def analyst_limits(self) -> dict[str, int]:
+        """What an analyst's statement may cost, as settings of ClickHouse."""
+        return {
+            "max_execution_time": self.sql_s,
+            "max_result_rows": self.sql_rows,
+            "max_result_bytes": self.sql_bytes,
+            "max_memory_usage": self.sql_memory_bytes,
+        }
 
     @classmethod
     def load(cls, environment: Mapping[str, str] | None = None) -> "Settings":

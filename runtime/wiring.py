@@ -26,7 +26,7 @@ from streams import subjects
 from streams.membership import Announcement, Membership
 from streams.shares import Duty, Share, Standing
 
-COLD_ROLES = frozenset({"api", "writer"})  # which read what has left Postgres
+COLD_ROLES = frozenset({"api", "writer", "archiver"})  # which read what has left Postgres, or bring it there
 ROLES = frozenset({"api", "writer", "projector", "fanout", "archiver"})
 
 
@@ -34,14 +34,12 @@ async def run(
     settings: Settings,
     roles: frozenset[str],
     *,
-    clickhouse: ClickHouse | None,
     ready: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
     """Serve the roles until `stop` is set, then drain and return.
 
     Args:
-        clickhouse: the cold store, where this process holds it (embedded).
         ready: called once, with the URL of the API, or "" when the process serves none.
 
     Raises:
@@ -49,10 +47,8 @@ async def run(
         LogUnavailable, OSError: a server does not answer. Nothing was started.
     """
     async with AsyncExitStack() as stack:
-        # chDB belongs to one process, which is the archiver's.
-        reads_cold = roles & COLD_ROLES and not settings.clickhouse_url.startswith("chdb:")
-        if clickhouse is None and ("archiver" in roles or reads_cold):
-            clickhouse = ClickHouse(settings.clickhouse_url)
+        clickhouse = ClickHouse(settings.clickhouse_url) if roles & COLD_ROLES else None
+        if clickhouse is not None:
             stack.push_async_callback(clickhouse.close)
         connections = await stack.enter_async_context(connected(settings, clickhouse))
         services = Services()
@@ -83,7 +79,7 @@ async def run(
                     connections,
                     services,
                     dispatcher=node.router(local),
-                    # Without the archive all but the archiver goes on.
+                    # The others go on without the archive.
                     readiness=_readiness(connections, node, clickhouse if "archiver" in roles else None),
                 )
             )

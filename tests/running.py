@@ -74,9 +74,10 @@ class Running:
         """All it has printed, over all its starts."""
         return self._log.read_text(errors="replace")
 
-    def token(self, user_id: str, *, ttl_s: int = 3600, admin: bool = False) -> str:
+    def token(self, user_id: str, *, ttl_s: int = 3600, admin: bool = False, analyst: bool = False) -> str:
         """A token of this deployment."""
-        return mint(user_id, ttl_s=ttl_s, admin=admin, secret=(self.data_dir / "jwt.secret").read_text().strip())
+        secret = (self.data_dir / "jwt.secret").read_text().strip()
+        return mint(user_id, ttl_s=ttl_s, admin=admin, analyst=analyst, secret=secret)
 
     async def stop(self) -> int:
         """SIGTERM, and the exit code."""

@@ -54,14 +54,10 @@ class ClickHouse:
     ClickHouse does not answer (now), and `ArchiveRefused` when it does not accept the statement.
 
     A database that could not be opened is tried again by the next call.
-
-    Args:
-        is_others: who runs on the database is another process: chDB is not to be had then.
     """
 
-    def __init__(self, url: str, *, is_others: bool = False) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
-        self._is_elsewhere = is_others and url.startswith("chdb:")
         self._writing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="clickhouse")
         self._reading = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="clickhouse-read")
         self._writer: Any = None  # clickhouse-connect's clients; importing their type would import chDB
@@ -186,8 +182,6 @@ class ClickHouse:
             return self._idle.pop() if self._idle else self._connect()
 
     def _connect(self) -> Any:
-        if self._is_elsewhere:  # chDB would print what it finds instead, where the caller's answer is to be
-            raise ArchiveUnavailable("the archive is open in another process (chDB), and only that one can read it")
         import clickhouse_connect
 
         if self._url.startswith("chdb:"):

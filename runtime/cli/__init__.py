@@ -22,6 +22,8 @@ COMMANDS = {
     "trace": ("runtime.cli.trace:trace_message", "What happened to a message, and why somebody did not see it."),
     "dead": ("runtime.cli.dead:app", "List and replay events that a projection could not apply."),
     "tiers": ("runtime.cli.tiers:app", "Show what lies in which tier, and move what is old."),
+    "sql": ("runtime.cli.sql:sql", "Ask the archive in SQL."),
+    "chart": ("runtime.cli.chart:chart", "Draw what the archive answers."),
     "bench": ("runtime.cli.bench:app", "Put load on a running server and measure it."),
 }
 

@@ -45,7 +45,7 @@ async def _serve(settings: Settings, roles: frozenset[str], stop: asyncio.Event)
         sys.stdout.flush()
 
     await unless_stopped(
-        wiring.run(settings, roles, clickhouse=None, ready=ready, stop=stop),
+        wiring.run(settings, roles, ready=ready, stop=stop),
         stop,
         grace_s=settings.drain_s + GRACE_BEYOND_DRAIN_S,
     )

@@ -115,7 +115,7 @@ def _with_stores(target: Target, work: Callable[[AsyncConnectionPool, Cold], Cor
     logging.disable()  # what goes wrong is told below, in one line
 
     async def connected() -> T:
-        clickhouse = ClickHouse(target.clickhouse_url, is_others=True)
+        clickhouse = ClickHouse(target.clickhouse_url)
         try:
             async with AsyncConnectionPool(
                 target.postgres_url, min_size=1, max_size=2, kwargs={"autocommit": True}, open=False

@@ -19,6 +19,7 @@ def token(
     user: Annotated[str, typer.Option(help="User id: 1 to 64 of A-Za-z0-9_.:@|^[]{}\\`~-")],
     ttl: Annotated[str, typer.Option(help="How long it is valid: 90s, 30m, 24h, 7d.")] = "24h",
     admin: Annotated[bool, typer.Option("--admin", help="With the scope of the admin API.")] = False,
+    analyst: Annotated[bool, typer.Option("--analyst", help="With the scope that asks the archive in SQL.")] = False,
     data_dir: Annotated[Path, typer.Option(help="Data directory of the server it is for.")] = DEFAULT_DATA_DIR,
 ) -> None:
     """Print a JWT for a user, signed with the secret of a data directory or of RIVERRUN_JWT_SECRET_FILE."""
@@ -31,4 +32,5 @@ def token(
 
     from runtime.tokens import mint
 
-    sys.stdout.write(mint(user, ttl_s=int(duration[1]) * UNIT_S[duration[2]], admin=admin, secret=secret) + "\n")
+    ttl_s = int(duration[1]) * UNIT_S[duration[2]]
+    sys.stdout.write(mint(user, ttl_s=ttl_s, admin=admin, analyst=analyst, secret=secret) + "\n")

@@ -49,7 +49,7 @@ async def _up(settings: Settings, data_dir: Path, stop: asyncio.Event) -> None:
     from runtime import wiring
     from runtime.embedded.servers import EmbeddedServers
 
-    servers = EmbeddedServers(data_dir)
+    servers = EmbeddedServers(data_dir, analyst_limits=settings.analyst_limits)
     try:
         await unless_stopped(servers.start(), stop, grace_s=0)
         if stop.is_set():
@@ -62,6 +62,7 @@ async def _up(settings: Settings, data_dir: Path, stop: asyncio.Event) -> None:
                 postgres_url=servers.postgres_url,
                 valkey_url=servers.valkey_url,
                 clickhouse_url=servers.clickhouse_url,
+                clickhouse_analyst_url=servers.clickhouse_analyst_url,
             ),
             data_dir,
         )
@@ -77,7 +78,7 @@ async def _up(settings: Settings, data_dir: Path, stop: asyncio.Event) -> None:
             sys.stdout.flush()
 
         await unless_stopped(
-            wiring.run(settings, wiring.ROLES, clickhouse=servers.clickhouse, ready=ready, stop=stop),
+            wiring.run(settings, wiring.ROLES, ready=ready, stop=stop),
             stop,
             grace_s=settings.drain_s + GRACE_BEYOND_DRAIN_S,
         )
@@ -89,7 +90,7 @@ async def _up(settings: Settings, data_dir: Path, stop: asyncio.Event) -> None:
 async def _up_cluster(settings: Settings, data_dir: Path, stop: asyncio.Event) -> None:
     from runtime.cluster import Cluster
 
-    cluster = Cluster(data_dir, settings, lambda settings: _with_keys(settings, data_dir))
+    cluster = Cluster(data_dir, settings, lambda settings: _with_keys(settings, data_dir), with_archive=True)
 
     def record() -> None:
         _record(data_dir, cluster.settings, cluster.url, cluster.pids, cluster.node_urls)

@@ -53,7 +53,7 @@ def verify(
 
 async def _compare(target: Target, wait_s: float) -> Report:
     jetstream = await JetStream.connect(target.nats_url, name="riverrun-verify")
-    archive = ClickHouse(target.clickhouse_url, is_others=True)  # opened only where rows have left Postgres
+    archive = ClickHouse(target.clickhouse_url)  # opened only where rows have left Postgres
     try:
         return await compare(
             jetstream.log, target.postgres_url, partitions=target.partitions, wait_s=wait_s, cold=archive

@@ -1,12 +1,13 @@
 """All embedded servers of one data directory, started, supervised and stopped as one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
-from projections.archive.clickhouse import ClickHouse
 from runtime.embedded.child import Child, free_port
+from runtime.embedded.clickhouse import ClickHouseServer
 from runtime.embedded.errors import DataDirUnusable, ServerFailed
 from runtime.embedded.lock import DataDirLock
 from runtime.embedded.nats import NatsServer, Routes
@@ -16,24 +17,27 @@ from runtime.secret_file import load_or_create_secret
 
 AGREE_S = 60.0  # an election takes up to 10
 AGREE_EVERY_S = 0.1
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 PORT_ATTEMPTS = 5  # a free port may be taken between our look and the server's start
 
-Server = TypeVar("Server", NatsServer, PostgresServer, ValkeyServer)
+Server = TypeVar("Server", NatsServer, PostgresServer, ValkeyServer, ClickHouseServer)
 
 
 class EmbeddedServers:
-    """nats-server, Postgres, Valkey and chDB on one data directory.
+    """nats-server, Postgres, Valkey and ClickHouse on one data directory.
 
     Ports come from the OS at `start` and stay until `stop`, also when a server crashes and is started again.
     The URLs hold the passwords of this data directory.
 
     Args:
         data_dir: made (mode 0700) when it does not exist.
-        with_clickhouse: open chDB as well (about 400 MB), behind the start of the others.
+        with_clickhouse: run ClickHouse as well (about 400 MB).
+        analyst_limits: of an analyst's statement, as settings of ClickHouse.
         nats_servers: 1, or as many as a cluster is to have. A directory stays with what it was begun with.
 
     Attributes:
         nats_url, nats_monitoring_url: of a cluster all of its servers', separated by commas.
+        clickhouse_url, clickhouse_analyst_url: "" without ClickHouse.
     """
 
     nats_url: str
@@ -41,10 +45,19 @@ class EmbeddedServers:
     postgres_url: str
     valkey_url: str
 
-    def __init__(self, data_dir: Path, *, with_clickhouse: bool = True, nats_servers: int = 1) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        with_clickhouse: bool = True,
+        analyst_limits: Mapping[str, int] = NO_LIMITS,
+        nats_servers: int = 1,
+    ) -> None:
         self.data_dir = data_dir.absolute()
-        self.clickhouse_url = f"chdb://{self.data_dir / 'clickhouse'}"
-        self.clickhouse = ClickHouse(self.clickhouse_url) if with_clickhouse else None
+        self.clickhouse_url = ""
+        self.clickhouse_analyst_url = ""
+        self._with_clickhouse = with_clickhouse
+        self._analyst_limits = analyst_limits
         self._lock = DataDirLock(self.data_dir)
         self._children: list[Child] = []
         self._postgres: PostgresServer | None = None
@@ -56,7 +69,7 @@ class EmbeddedServers:
         return {child.name: child.pid for child in self._children if child.pid is not None}
 
     async def start(self) -> None:
-        """Take the data directory and start everything; chDB goes on opening after this returns.
+        """Take the data directory and start everything.
 
         Raises:
             DataDirInUse: another process owns the directory.
@@ -69,15 +82,14 @@ class EmbeddedServers:
             (self.data_dir / "log").mkdir(mode=0o700, exist_ok=True)
             self._check_begun_alike()
             nats = self._nats if self._nats_servers == 1 else self._nats_cluster
-            starting = [asyncio.create_task(start()) for start in (nats, self._pg, self._valkey)]
+            starts = [nats, self._pg, self._valkey, *([self._clickhouse] if self._with_clickhouse else [])]
+            starting = [asyncio.create_task(start()) for start in starts]
             try:
                 await asyncio.gather(*starting)
             finally:
                 for task in starting:
                     task.cancel()
                 await asyncio.wait(starting)
-            if self.clickhouse is not None:
-                self.clickhouse.open()
         except OSError as error:
             await self.stop()
             raise DataDirUnusable(self.data_dir, error.strerror or str(error)) from error
@@ -94,8 +106,6 @@ class EmbeddedServers:
         """Stop everything, by force where it takes longer than 5 s, and give the directory back. Idempotent."""
         await asyncio.gather(*(child.stop() for child in self._children))
         self._children.clear()
-        if self.clickhouse is not None:
-            await self.clickhouse.close()
         if self._postgres is not None:
             self._postgres.close()
             self._postgres = None
@@ -184,6 +194,13 @@ class EmbeddedServers:
             lambda server: server.child.start(),
         )
         self.valkey_url = server.url
+
+    async def _clickhouse(self) -> None:
+        def make(directory: Path, log_path: Path) -> ClickHouseServer:
+            return ClickHouseServer(directory, log_path, free_port(), self._analyst_limits, (self._lock.fd,))
+
+        server = await self._start("clickhouse", make, lambda server: server.child.start())
+        self.clickhouse_url, self.clickhouse_analyst_url = server.url, server.analyst_url
 
     async def _start(
         self, name: str, make: Callable[[Path, Path], Server], start: Callable[[Server], Awaitable[None]]

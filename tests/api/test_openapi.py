@@ -56,6 +56,7 @@ async def test_the_document_covers_the_contract(client: httpx.AsyncClient) -> No
         ("delete", "/v1/blocks/{user_id}"),
         ("post", "/v1/presence"),
         ("put", "/v1/presence"),
+        ("post", "/v1/sql"),
         ("post", "/v1/tickets"),
         *(("get", f"/{name}") for name in ("healthz", "readyz", "metrics", "version", "openapi.json")),
     }

@@ -1,12 +1,10 @@
 """The client of ClickHouse: its schema, its blocks, its streams, its errors."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from projections.archive.clickhouse import ArchiveRefused, ClickHouse
-from streams.ports import ArchiveUnavailable
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -51,11 +49,3 @@ async def test_a_refused_statement_is_told_from_one_that_may_be_tried_again(clic
     with pytest.raises(ArchiveRefused, match="nonsense"):
         _ = [block async for block in clickhouse.stream("SELECT nonsense")]
     assert await clickhouse.query("SELECT 1") == [(1,)]
-
-
-async def test_a_chdb_that_another_process_runs_on_is_not_touched(tmp_path: Path) -> None:
-    clickhouse = ClickHouse(f"chdb://{tmp_path}/clickhouse", is_others=True)
-    with pytest.raises(ArchiveUnavailable, match="another process"):
-        await clickhouse.query("SELECT 1")
-    await clickhouse.close()
-    assert not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ from tests.running import Running
 from tests.runtime.test_up import assert_refused, up
 
 WAIT_S = 60.0
-ROLES = ("writer", "projector", "fanout", "gateway")
+ROLES = ("writer", "projector", "fanout", "gateway", "archiver")
 CONVERSATIONS = 8
 PACE_S = 0.05
 PLACES = {f"{family}-{partition}" for family in ("CONV", "USER") for partition in range(4)}
@@ -49,8 +49,8 @@ async def settled(nats_url: str) -> None:
         async with asyncio.timeout(WAIT_S):
             while True:
                 found = dict(msgspec.to_builtins(announcements(await jetstream.nodes.alive())))
-                roles = ("writer", "projector", "fanout")
-                if len(found) == 8 and all(works_on(found, role) == sorted(PLACES) for role in roles):
+                roles = ("writer", "projector", "fanout", "archiver")
+                if len(found) == 10 and all(works_on(found, role) == sorted(PLACES) for role in roles):
                     return
                 await asyncio.sleep(0.05)
     finally:
@@ -82,7 +82,7 @@ async def test_its_processes_replace_each_other_and_nothing_acked_is_lost(tmp_pa
     try:
         pids = cluster.run_json()["pids"]
         names = {f"{role}-{number}" for role in ROLES for number in (0, 1)}
-        assert set(pids) - {"front"} == names | {"nats-0", "nats-1", "nats-2", "postgres", "valkey"}
+        assert set(pids) - {"front"} == names | {"nats-0", "nats-1", "nats-2", "postgres", "valkey", "clickhouse"}
         nats_url = cluster.run_json()["nats_url"]
         await settled(nats_url)
         status, found = await riverrun(data_dir, "nodes")

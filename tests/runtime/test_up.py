@@ -44,7 +44,7 @@ async def test_it_runs_refuses_a_second_and_survives_being_killed(tmp_path: Path
     await running.start()
     try:
         record = running.run_json()
-        assert set(record["pids"]) == {"nats-server", "postgres", "valkey"}
+        assert set(record["pids"]) == {"nats-server", "postgres", "valkey", "clickhouse"}
         assert list(record["monitoring_urls"].values()) == [running.url]  # no port is set for the listener
         assert stat.S_IMODE((tmp_path / "data" / "run.json").stat().st_mode) == 0o600
         assert f"Riverrun is ready at {running.url}" in running.output()
