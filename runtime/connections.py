@@ -14,6 +14,7 @@ from redis.retry import Retry
 from domain.errors import DomainError
 from migrations.postgres.apply import upgrade
 from projections.archive.clickhouse import ClickHouse
+from projections.archive.reading import ClickHouseArchive
 from projections.progress import Progress
 from projections.queries import Queries
 from projections.tiers.cold import Cold
@@ -47,6 +48,7 @@ class Connections:
     progress: Progress
     queries: Queries
     cold: Cold | None
+    archive: ClickHouseArchive | None
 
 
 @asynccontextmanager
@@ -88,7 +90,8 @@ async def connected(settings: Settings, clickhouse: ClickHouse | None) -> AsyncI
         progress = Progress()
         cold = None if clickhouse is None else Cold(clickhouse, partitions=settings.partitions)
         queries = Queries(pool, partitions=settings.partitions, progress=progress, cold=cold)
-        yield Connections(settings, appending, jetstream, pool, valkey, progress, queries, cold)
+        archive = None if clickhouse is None else ClickHouseArchive(clickhouse)
+        yield Connections(settings, appending, jetstream, pool, valkey, progress, queries, cold, archive)
 
 
 async def _check_syncs(settings: Settings) -> None:
