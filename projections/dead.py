@@ -39,13 +39,12 @@ class DeadEvent(NamedTuple):
         return (self.projection, self.stream, self.subject)
 
 
-async def bury(log: Log, projection: str, delivery: Delivery, error: Exception) -> None:
+async def bury(log: Log, projection: str, delivery: Delivery, reason: str) -> None:
     """Keep an event that a projection cannot apply.
 
     Raises:
         LogUnavailable: it was not kept.
     """
-    reason = reason_of(error)
     log_.error(
         "event not applied, kept in DEAD",
         projection=projection,

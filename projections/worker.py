@@ -13,7 +13,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from projections import metrics
 from projections.applying import Applier
-from projections.dead import bury
+from projections.dead import bury, reason_of
 from projections.progress import Progress
 from projections.projection import LoggedEvent, Projection
 from projections.reader import BATCH_MAX, Interrupted, follow
@@ -141,6 +141,6 @@ class ProjectionWorker:
         metrics.POSITION.labels(self.stream).set(self.applied_sequence)
 
     async def _bury(self, projection: str, delivery: Delivery, error: Exception) -> None:
-        await bury(self._log, projection, delivery, error)
+        await bury(self._log, projection, delivery, reason_of(error))
         self.dead_total += 1
         metrics.DEAD.labels(projection).inc()

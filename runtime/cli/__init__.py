@@ -19,6 +19,7 @@ COMMANDS = {
     "import": ("runtime.cli.import_irc:app", "Post logs of other chat systems."),
     "nodes": ("runtime.cli.nodes:nodes", "Show the nodes of a deployment: roles, partitions, what waits."),
     "verify": ("runtime.cli.verify:verify", "Compare the log with the read models."),
+    "rebuild": ("runtime.cli.rebuild:rebuild", "Fold read models anew from archive and log, beside those in force."),
     "trace": ("runtime.cli.trace:trace_message", "What happened to a message, and why somebody did not see it."),
     "dead": ("runtime.cli.dead:app", "List and replay events that a projection could not apply."),
     "tiers": ("runtime.cli.tiers:app", "Show what lies in which tier, and move what is old."),

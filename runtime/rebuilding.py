@@ -1,0 +1,151 @@
+"""Rebuilding by several processes: this one gives orders, and each of the others folds slices of the log.
+
+They die with the one that started them, and tell it what they do, line by line. What they are told comes by their
+standard input: URLs hold passwords.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import psycopg
+
+from projections.archive.clickhouse import ArchiveRefused, ClickHouse
+from projections.archive.reading import ClickHouseArchive
+from projections.reader import Interrupted
+from projections.rebuild.loading import Applied, Died, Loader, Order, Tell, load
+from projections.rebuild.rebuilding import Rebuilder, Step
+from projections.tiers.policy import WarmPolicy
+from runtime.collector import spare_the_collector
+from runtime.embedded.child import Account, leashed
+from streams.archived import ArchivedLog
+from streams.jetstream import JetStream
+from streams.ports import LogError
+
+PROCESSES_MIN: Final = 2  # of which one folds while the other waits for Postgres
+
+
+class LoadFailed(Exception):
+    """A process could not carry out its order. One line."""
+
+
+class Servers(msgspec.Struct, frozen=True):
+    """What a rebuild needs of a deployment."""
+
+    nats_url: str
+    postgres_url: str
+    clickhouse_url: str
+    partitions: int
+    warm_months: str
+
+
+class _Work(msgspec.Struct, frozen=True):
+    servers: Servers
+    order: Order
+
+
+class _Failed(msgspec.Struct, frozen=True, tag="failed"):
+    error: str
+
+
+_said = msgspec.json.Decoder(Applied | Died | _Failed).decode
+
+
+@asynccontextmanager
+async def rebuilder(servers: Servers, *, processes: int, tell: Callable[[Step], None]) -> AsyncIterator[Rebuilder]:
+    """What rebuilds the read models of a deployment, by so many processes.
+
+    Raises:
+        LogUnavailable: NATS does not answer.
+    """
+    policy = WarmPolicy.parse(servers.warm_months)
+    async with _archived_log(servers) as log:
+        yield Rebuilder(
+            log=log,
+            postgres_url=servers.postgres_url,
+            partitions=servers.partitions,
+            leaving=lambda end: policy.leaving(end, datetime.now(UTC)),
+            load=_loader(servers),
+            processes=processes,
+            tell=tell,
+        )
+
+
+@asynccontextmanager
+async def _archived_log(servers: Servers) -> AsyncIterator[ArchivedLog]:
+    jetstream = await JetStream.connect(servers.nats_url, name="riverrun-rebuild")
+    clickhouse = ClickHouse(servers.clickhouse_url)  # opened only where the log was trimmed
+    try:
+        yield ArchivedLog(jetstream.log, ClickHouseArchive(clickhouse))
+    finally:
+        await clickhouse.close()
+        await jetstream.close()
+
+
+def _loader(servers: Servers) -> Loader:
+    async def loader(orders: Sequence[Order], tell: Tell) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for order in orders:
+                    group.create_task(_carry_out(_Work(servers, order), tell))
+        except* LoadFailed as failures:
+            raise failures.exceptions[0] from None
+
+    return loader
+
+
+async def _carry_out(work: _Work, tell: Tell) -> None:
+    """One process, from its start to its end."""
+    command = (sys.executable, "-m", "runtime.rebuilding")
+    process = await asyncio.create_subprocess_exec(
+        *leashed(command, Account.current(), signal.SIGKILL),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(msgspec.json.encode(work))
+        process.stdin.close()
+        async for line in process.stdout:
+            said = _said(line)
+            if isinstance(said, _Failed):
+                raise LoadFailed(said.error)
+            tell(said)
+        if status := await process.wait():
+            raise LoadFailed(f"a process of the rebuild ended with status {status}")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def main() -> None:
+    """One of the processes: carries out the order on its standard input."""
+    import uvloop
+
+    work = msgspec.json.decode(sys.stdin.buffer.read(), type=_Work)
+    spare_the_collector()
+    try:
+        uvloop.run(_load(work))
+    except (Interrupted, LogError, ArchiveRefused, psycopg.Error, OSError) as error:
+        _say(_Failed(" ".join(str(error).split()) or repr(error)))
+
+
+async def _load(work: _Work) -> None:
+    async with _archived_log(work.servers) as log:
+        await load(log, work.servers.postgres_url, work.order, _say)
+
+
+def _say(what: Applied | Died | _Failed) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(what) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
