@@ -15,7 +15,7 @@ from projections.catalogue import projections_of
 from projections.dead import reason_of
 from projections.rebuild.draft import Draft
 from projections.rebuild.slices import Slice
-from projections.rebuild.source import batches
+from projections.rebuild.source import ahead, batches
 from streams.ports import Delivery, Log
 
 
@@ -73,7 +73,8 @@ async def load(log: Log, postgres_url: str, order: Order, tell: Tell) -> None:
             projections = projections_of(slice_.family, order.names)
             applier = Applier(pool, projections, number=slice_.number, bury=burying(tell))
             await applier.read_checkpoints()
-            reading = batches(log, slice_.stream, up_to_sequence=order.up_to[slice_.stream], has=slice_.has)
+            up_to = order.up_to[slice_.stream]
+            reading = ahead(batches(log, slice_.stream, up_to_sequence=up_to, has=slice_.has))
             async with aclosing(reading):
                 async for batch in reading:
                     await applier.apply(batch)

@@ -182,8 +182,10 @@ class Rebuilder:
 
     def _orders(self, draft: Draft, up_to: Mapping[str, int]) -> list[Order]:
         """As many as there are processes, of about the same size."""
+        # Each slice is read for itself, and reading is half of the work: they pay where processes have cores for
+        # themselves. The other half of the cores has Postgres and the log to serve.
         parts = 1
-        while self.partitions * parts < self.processes:
+        while 2 * self.partitions * parts < self.processes:
             parts *= 2
         families = sorted({CATALOGUE[name].family for name in draft.names})
         slices = [slice_ for family in families for slice_ in slices_of(family, self.partitions, parts)]

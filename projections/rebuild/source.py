@@ -52,6 +52,23 @@ async def batches(
         yield batch
 
 
+async def ahead(reading: AsyncGenerator[list[Delivery]]) -> AsyncGenerator[list[Delivery]]:
+    """The same batches, each next one read while the last is worked on. Closes what it reads."""
+
+    async def following() -> list[Delivery] | None:
+        return await anext(reading, None)
+
+    asked = asyncio.create_task(following())
+    try:
+        while (batch := await asked) is not None:
+            asked = asyncio.create_task(following())
+            yield batch
+    finally:
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        await reading.aclose()
+
+
 async def event_at(log: Log, stream: str, sequence: int) -> Delivery:
     """One event.
 

@@ -37,7 +37,7 @@ def rebuilder(
         partitions=partitions,
         leaving=lambda end: policy.leaving(end, now),
         load=loader,
-        processes=2 * partitions,
+        processes=4 * partitions,
         tell=(lambda _: None) if steps is None else steps.append,
     )
 
