@@ -1,6 +1,6 @@
 """Every projection: what feeds it, how it is made, and the tables that are its own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from sqlalchemy import Table
@@ -21,7 +21,7 @@ class _Entry(NamedTuple):
     tables: Sequence[Table]
 
 
-CATALOGUE: Final[Mapping[str, _Entry]] = {
+CATALOGUE: Final[dict[str, _Entry]] = {
     "conversations": _Entry(
         subjects.CONV, ConversationsProjection, (tables.conversations, tables.members, tables.departures)
     ),

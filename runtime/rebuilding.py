@@ -14,12 +14,19 @@ from typing import Final
 
 import msgspec
 import psycopg
+import redis.asyncio
+import structlog
+from psycopg_pool import PoolTimeout
 
 from projections.archive.clickhouse import ArchiveRefused, ClickHouse
 from projections.archive.reading import ClickHouseArchive
+from projections.catalogue import NAMES, projection_of
+from projections.hot_keys import EPOCH
 from projections.reader import Interrupted
 from projections.rebuild.loading import Applied, Died, Loader, Order, Tell, load
-from projections.rebuild.rebuilding import Rebuilder, Step
+from projections.rebuild.positions import checkpoints
+from projections.rebuild.rebuilding import AnotherRebuild, Rebuilder, Step
+from projections.rebuild.swapping import InUse
 from projections.tiers.policy import WarmPolicy
 from runtime.collector import spare_the_collector
 from runtime.embedded.child import Account, leashed
@@ -27,6 +34,7 @@ from streams.archived import ArchivedLog
 from streams.jetstream import JetStream
 from streams.ports import LogError
 
+OUTDATED_S: Final = 5.0  # between two looks for read models of an older version
 PROCESSES_MIN: Final = 2  # of which one folds while the other waits for Postgres
 
 
@@ -53,6 +61,8 @@ class _Failed(msgspec.Struct, frozen=True, tag="failed"):
     error: str
 
 
+log_ = structlog.get_logger(__name__)
+
 _said = msgspec.json.Decoder(Applied | Died | _Failed).decode
 
 
@@ -74,6 +84,48 @@ async def rebuilder(servers: Servers, *, processes: int, tell: Callable[[Step], 
             processes=processes,
             tell=tell,
         )
+
+
+async def begin_hot(valkey_url: str) -> None:
+    """Have the hot store begin anew, as after a flush: it is filled from the read models.
+
+    Raises:
+        redis.RedisError, OSError: Valkey does not answer.
+    """
+    async with redis.asyncio.Redis.from_url(valkey_url) as valkey:
+        await valkey.delete(EPOCH)
+
+
+async def rebuild_outdated(servers: Servers, valkey_url: str) -> None:
+    """Rebuild read models that an older version of their projection has made, whenever there are any; until cancelled.
+
+    Those of a newer version are left alone: a process of the release before does not take back what this one made.
+    """
+    while True:
+        try:
+            if names := await _outdated(servers.postgres_url):
+                log_.warning("read models of an older version are rebuilt", projections=names)
+                async with rebuilder(servers, processes=PROCESSES_MIN, tell=_ignore) as work:
+                    rebuilt = await work.rebuild(names)
+                await begin_hot(valkey_url)
+                log_.info("read models are rebuilt", projections=names, events=rebuilt.events, dead=len(rebuilt.died))
+        except AnotherRebuild:
+            log_.info("somebody else rebuilds")
+        except (LoadFailed, InUse, Interrupted, LogError, ArchiveRefused, OSError, psycopg.Error, PoolTimeout) as error:
+            log_.error("read models could not be rebuilt", error=" ".join(str(error).split()))
+        await asyncio.sleep(OUTDATED_S)
+
+
+async def _outdated(postgres_url: str) -> list[str]:
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+        there = await checkpoints(connection)
+    ours = {name: projection_of(name).version for name in NAMES}
+    older = {place.projection for place, at in there.items() if at.version < ours.get(place.projection, 0)}
+    return [name for name in NAMES if name in older]
+
+
+def _ignore(_: Step) -> None:
+    """How far it is, nobody looks at."""
 
 
 @asynccontextmanager

@@ -49,6 +49,20 @@ class Projector:
         """Up to where a partition's events are applied (`streams.shares.Standing`)."""
         return {"position": self._workers[family, partition].applied_sequence}
 
+    async def rebuild_outdated(self) -> None:
+        """Rebuild read models that an older version has made; see `runtime.rebuilding`."""
+        from runtime.rebuilding import Servers, rebuild_outdated
+
+        settings = self._connections.settings
+        servers = Servers(
+            nats_url=settings.nats_url,
+            postgres_url=settings.postgres_url,
+            clickhouse_url=settings.clickhouse_url,
+            partitions=settings.partitions,
+            warm_months=settings.warm_months,
+        )
+        await rebuild_outdated(servers, settings.valkey_url)
+
     @asynccontextmanager
     async def project(self, family: str, partition: int) -> AsyncIterator["asyncio.Future[Any]"]:
         """Project a partition's events."""

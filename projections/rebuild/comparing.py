@@ -18,7 +18,7 @@ from projections.rebuild.draft import HISTORIES
 from projections.tiers.months import MOMENT
 from streams import subjects
 
-NAMED_MAX: Final = 100  # differences of a table that are named; all are counted
+NAMED_MAX: Final = 100
 KEYS: Final = {subjects.CONV: "conversation_id", subjects.USER: "user_id"}
 
 _COLUMNS: Final = """
@@ -32,24 +32,28 @@ class Comparison:
     """One table, in force and in the draft.
 
     Attributes:
-        keys: `conversation_id` or `user_id`. rows: in the draft. key_count: that were compared.
+        family: of conversations or of users. key_count: how many of them were compared. rows: in the draft.
         different: of how many keys the rows are not the same. differences: the first of them.
         columns: that only one of the two has, and that were left out.
     """
 
     table: str
-    keys: str
+    family: str
     key_count: int = 0
     rows: int = 0
     different: int = 0
     differences: list[Difference] = field(default_factory=list)
     columns: Sequence[str] = ()
 
+    @property
+    def keys(self) -> str:
+        """What is counted: `conversations` or `users`."""
+        return "users" if self.family == subjects.USER else "conversations"
+
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {
-            "keys": self.keys,
-            "key_count": self.key_count,
+            self.keys: self.key_count,
             "rows": self.rows,
             "different": self.different,
             "columns_not_compared": list(self.columns),
@@ -57,7 +61,12 @@ class Comparison:
 
 
 async def compare(
-    live: Connection, draft: Connection, names: Sequence[str], *, keys: dict[str, Collection[int | str]] | None = None
+    live: Connection,
+    draft: Connection,
+    names: Sequence[str],
+    *,
+    keys: dict[str, Collection[int | str]] | None = None,
+    named_max: int = NAMED_MAX,
 ) -> list[Comparison]:
     """Compare the tables of some projections.
 
@@ -65,6 +74,7 @@ async def compare(
         live: sees what is in force as of one moment (`positions.as_of_now`).
         draft: of the draft, which is at the same place in the log, and which nobody writes to.
         keys: by family, to compare these only.
+        named_max: differences of a table that are named; all are counted.
     """
     found = []
     async with draft.transaction():
@@ -72,18 +82,27 @@ async def compare(
             family = CATALOGUE[name].family
             for table in CATALOGUE[name].tables:
                 wanted = None if keys is None else list(keys.get(family, ()))
-                found.append(await _compare(live, draft, table, KEYS[family], wanted))
+                comparison = Comparison(table.name, family)
+                await _compare(live, draft, table, wanted, comparison, named_max=named_max)
+                found.append(comparison)
     return found
 
 
 async def _compare(
-    live: Connection, draft: Connection, table: Table, key: str, wanted: Sequence[int | str] | None
-) -> Comparison:
+    live: Connection,
+    draft: Connection,
+    table: Table,
+    wanted: Sequence[int | str] | None,
+    comparison: Comparison,
+    *,
+    named_max: int,
+) -> None:
+    key = KEYS[comparison.family]
     there = {name for (name,) in await (await live.execute(_COLUMNS, (table.name,))).fetchall()}
     ours = table.columns.keys()
-    comparison = Comparison(table.name, key, columns=sorted(there.symmetric_difference(ours)) if there else ())
+    comparison.columns = sorted(there.symmetric_difference(ours)) if there else ()
     if wanted is not None and not wanted:
-        return comparison
+        return
     conditions = ["true"] if wanted is None else [f"{key} = ANY(%(keys)s)"]
     if table in HISTORIES:
         conditions += await _unmoved(live, table)
@@ -96,9 +115,8 @@ async def _compare(
         comparison.rows += new.count
         if old != new:
             comparison.different += 1
-            if len(comparison.differences) < NAMED_MAX:
+            if len(comparison.differences) < named_max:
                 comparison.differences.append(_difference(table.name, id_, old, new))
-    return comparison
 
 
 async def _unmoved(live: Connection, table: Table) -> list[str]:

@@ -40,7 +40,7 @@ LOCK: Final = 0x52695665_00000004  # "RiVe", 4: the advisory lock of the one tha
 POLL_S: Final = 0.1
 COMPARE_WAIT_S: Final = 10.0  # for what is in force to come as far as the draft is; workers are behind by milliseconds
 
-Phase: TypeAlias = Literal["waiting", "loading", "indexing", "comparing", "swapping"]
+Phase: TypeAlias = Literal["waiting", "loading", "indexing", "comparing", "swapping", "shadowing"]
 
 
 class AnotherRebuild(Exception):
@@ -48,6 +48,10 @@ class AnotherRebuild(Exception):
 
     def __init__(self) -> None:
         super().__init__("another rebuild, or shadow, is under way")
+
+
+class NothingInForce(Exception):
+    """A projection has never run, so there is nothing to compare with. One line."""
 
 
 class Step(NamedTuple):
@@ -130,7 +134,11 @@ class Rebuilder:
             swapped = not only_if_equal or (compared is not None and not any(one.different for one in compared))
             if swapped:
                 self.tell(Step("swapping"))
-                await swap(self.log, building, self._places(names, await self._ends(names)))
+
+                async def now() -> Mapping[Place, int]:
+                    return self._places(names, await self._ends(names))
+
+                await swap(self.log, building, now)
                 await building.deaths.mark(self.log)
         return Rebuilt(names, sum(ends.values()), compared, building.deaths.died, swapped)
 
@@ -236,6 +244,22 @@ class Rebuilder:
         of_ours = {name: projection_of(name).version for name in names}
         found = [at.version == of_ours[place.projection] for place, at in there.items() if place.projection in of_ours]
         return all(found) and len(found) == len(names) * self.partitions
+
+    async def in_force(self, names: Sequence[str]) -> dict[str, int]:
+        """Up to where what is in force has everything, by stream.
+
+        Raises:
+            NothingInForce: it has never run. psycopg.Error: Postgres does not answer.
+        """
+        async with await psycopg.AsyncConnection.connect(self.postgres_url, autocommit=True) as connection:
+            there = await checkpoints(connection)
+        reached: dict[str, int] = {}
+        for place, end in self._places(names, await self._ends(names)).items():
+            if place not in there:
+                raise NothingInForce(f"the projection {place.projection} has never run on partition {place.partition}")
+            stream = subjects.stream(CATALOGUE[place.projection].family, place.partition)
+            reached[stream] = min(reached.get(stream, end), there[place].sequence)
+        return reached
 
     async def brought_to(self, there: Checkpoints, building: Building, *, on_applied: OnApplied | None = None) -> bool:
         """Bring a draft to where what is in force stands; whether it is there, and no further."""

@@ -6,8 +6,8 @@ swap: it lets go of everything, and tries again.
 """
 
 import asyncio
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeAlias
 
 import psycopg
 
@@ -24,6 +24,8 @@ READERS_MS: Final = 100  # for readers to end; others wait behind
 TRIES: Final = 100
 TRY_AGAIN_S: Final = 0.5
 
+Ends: TypeAlias = Callable[[], Awaitable[Mapping[Place, int]]]
+
 _CHECKPOINT: Final = """
     INSERT INTO checkpoints (projection, partition, sequence, version) VALUES (%s, %s, %s, %s)
     ON CONFLICT (projection, partition) DO UPDATE SET sequence = excluded.sequence, version = excluded.version"""
@@ -33,11 +35,11 @@ class InUse(Exception):
     """Somebody reads or writes the read models for too long. Nothing has changed. One line."""
 
 
-async def swap(log: Log, building: Building, ends: Mapping[Place, int]) -> None:
+async def swap(log: Log, building: Building, ends: Ends) -> None:
     """Put a draft in force.
 
     Args:
-        ends: the end of the log, where a checkpoint is past it: of a log that is not this one.
+        ends: where the log ends now. A checkpoint past that is of another log, and is not what is gone by.
 
     Raises:
         InUse, Interrupted, LogUnavailable, psycopg.Error: what was in force still is.
@@ -63,10 +65,10 @@ async def swap(log: Log, building: Building, ends: Mapping[Place, int]) -> None:
         await asyncio.sleep(TRY_AGAIN_S)
 
 
-async def _catch_up(log: Log, building: Building, ends: Mapping[Place, int]) -> None:
+async def _catch_up(log: Log, building: Building, ends: Ends) -> None:
     there = await checkpoints(building.live)
     nothing = Checkpoint(0, 0)
-    targets = {place: min(there.get(place, nothing).sequence, end) for place, end in ends.items()}
+    targets = {place: min(there.get(place, nothing).sequence, end) for place, end in (await ends()).items()}
     await catch_up(log, building.pool, targets, bury=burying(building.deaths.tell))
 
 

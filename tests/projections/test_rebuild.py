@@ -12,11 +12,14 @@ from psycopg_pool import AsyncConnectionPool
 from domain import events
 from projections.applying import OtherVersion
 from projections.archive.clickhouse import ClickHouse
-from projections.catalogue import NAMES, tables_of
+from projections.catalogue import CATALOGUE, NAMES, tables_of
 from projections.dead import dead_events
+from projections.differences import Difference
 from projections.heads import HeadsProjection
+from projections.projection import Connection, LoggedEvent
 from projections.rebuild.loading import Order, Tell
 from projections.rebuild.rebuilding import AnotherRebuild, Step
+from projections.rebuild.shadowing import shadow
 from projections.tiers.cold import Cold
 from projections.tiers.policy import WarmPolicy
 from projections.tiers.scheduler import StoreScheduler
@@ -304,3 +307,51 @@ async def test_what_has_left_for_the_archive_does_not_come_back(
         assert {step.outcome async for step in scheduler.round()} == set()
     report = await verify(log, str(pool.conninfo), partitions=1, wait_s=5, cold=store)
     assert [str(one) for one in report.differences] == []
+
+
+class Shouts(HeadsProjection):
+    """Changed code: previews are in capitals."""
+
+    async def apply(self, connection: Connection, batch: Sequence[LoggedEvent]) -> None:
+        await super().apply(connection, batch)
+        await connection.execute("UPDATE heads SET preview = upper(preview)")
+
+
+async def test_a_shadow_tells_where_changed_code_makes_other_rows(
+    log: MemoryLog, pool: AsyncConnectionPool, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    town, stop, told = Town(log), asyncio.Event(), asyncio.Queue[tuple[str, bool]]()
+    await town.talk(20)
+    monkeypatch.setitem(CATALOGUE, "heads", CATALOGUE["heads"]._replace(make=Shouts))
+
+    async def next_told() -> tuple[str, bool]:
+        async with asyncio.timeout(20):
+            return await told.get()
+
+    def on_difference(difference: Difference, is_one: bool) -> None:
+        told.put_nowait((str(difference), is_one))
+
+    async with project() as workers:
+        await town.applied(workers)
+        following = asyncio.create_task(
+            shadow(rebuilder(log, pool), ["heads", "markers"], stop=stop, on_difference=on_difference)
+        )
+        ids = [conversation.id for conversation in town.history.conversations]
+        differing = {(f"heads: conversation {id_}: 1 rows, with another content", True) for id_ in ids}
+        assert {await next_told() for _ in ids} == differing
+        town.history.post(town.history.conversations[2], "ann", "LOUD")
+        await town.history.append()
+        assert await next_told() == (f"heads: conversation {ids[2]}: 1 rows, with another content", False)
+        stop.set()
+        shadowed = await following
+        assert {key for _, key in shadowed.differences} == {int(id_) for id_ in ids if id_ != ids[2]}
+        assert {name: one.different for name, one in shadowed.compared.items()} == {
+            "heads": 5,
+            "markers": 0,
+            "own_settings": 0,
+        }
+        assert told.empty()
+        await town.talk(5)
+        await town.applied(workers)
+    assert await drafts(pool) == []
+    assert await differences(log, pool) == []
