@@ -16,6 +16,7 @@ from benchmarks import (
     inbox,
     large_group,
     presence,
+    rebuild,
     replay,
     single_send,
     storm,
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "sync": sync.run,
     "history": history.run,
     "replay": replay.run,
+    "rebuild": rebuild.run,
 }
 FLAT = "flat"  # takes minutes, most of them to write a history: only when asked for
 FULL = Pace(seconds=15, warmup_s=3)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import uvloop
 from psycopg_pool import AsyncConnectionPool
+from sqlalchemy import Table
 
 from benchmarks.deployment import Deployment
 from benchmarks.report import Figure, Pace
@@ -49,7 +50,7 @@ def run(deployment: Deployment, pace: Pace) -> Figure:
         try:
             upgrade(url)
             events, replay_s = uvloop.run(_replayed(deployment.nats_url, url))
-            rows, copy_s = _copied(url)
+            rows, copy_s = copied(url, (tables.messages, tables.changes))
         finally:
             admin.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
     measured, floor = events / replay_s, events / copy_s
@@ -142,18 +143,21 @@ async def _followed(log: Log, pool: AsyncConnectionPool) -> tuple[int, float]:
         await asyncio.wait([running])
 
 
-def _copied(postgres_url: str) -> tuple[int, float]:
-    """Copy the rows of both tables into tables of the same shape; how many, and the seconds of the copying."""
+def copied(postgres_url: str, of: Sequence[Table]) -> tuple[int, float]:
+    """Copy the rows of tables into tables of the same shape; how many, and the seconds of the copying."""
     total, seconds = 0, 0.0
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")  # as the projection does
-        for table in (tables.messages, tables.changes):
-            with connection.execute(f"SELECT * FROM {table.name} ORDER BY sequence", binary=True) as cursor:
+        for table in of:
+            as_they_came = " ORDER BY sequence" if "sequence" in table.columns else ""
+            with connection.execute(f"SELECT * FROM {table.name}{as_they_came}", binary=True) as cursor:
                 rows = cursor.fetchall()
                 types = [column.type_code for column in cursor.description or ()]
             by = table.dialect_options["postgresql"]["partition_by"]
-            connection.execute(f"CREATE TABLE floor_{table.name} (LIKE {table.name} INCLUDING ALL) PARTITION BY {by}")
-            connection.execute(f"CREATE TABLE floor_{table.name}_all PARTITION OF floor_{table.name} DEFAULT")
+            partitioned = f" PARTITION BY {by}" if by else ""
+            connection.execute(f"CREATE TABLE floor_{table.name} (LIKE {table.name} INCLUDING ALL){partitioned}")
+            if by:
+                connection.execute(f"CREATE TABLE floor_{table.name}_all PARTITION OF floor_{table.name} DEFAULT")
             started = time.perf_counter()
             statement = f"COPY floor_{table.name} FROM STDIN (FORMAT BINARY)"
             with connection.cursor() as cursor, cursor.copy(statement) as copy:

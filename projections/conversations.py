@@ -97,6 +97,7 @@ class ConversationsProjection:
     """
 
     name = "conversations"
+    version = 1
 
     def __init__(self) -> None:
         self._conversations = Staging(tables.conversations)

@@ -1,33 +1,21 @@
-"""Dead events: those that a projection could not apply, as `DEAD` has them, and how they are applied after all.
+"""Dead events: those that a projection could not apply, buried in `DEAD` and listed.
 
-Whether one could be applied late depends on what came after it, so it is not: what the projection has of its aggregate
-is dropped and folded anew from the log, all of it, in one transaction. DEAD itself is a log: that an event was replayed
-is one more record in it.
+DEAD itself is a log: that an event was applied after all is one more record in it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from sqlalchemy import Table
+import structlog
 
-from projections import tables
-from projections.projection import Connection, LoggedEvent, Projection
-from projections.reader import BATCH_MAX
 from streams import subjects
-from streams.codec import decode
-from streams.ports import Log, LogUnavailable, Record
+from streams.ports import Delivery, Log, Record
 
 STREAM: Final = "DEAD"
+ERROR_MAX: Final = 500  # characters of an error kept with a dead event
 
-# What each projection has of one conversation or user.
-_TABLES: Final[Mapping[str, Sequence[Table]]] = {
-    "conversations": (tables.conversations, tables.members, tables.departures),
-    "heads": (tables.heads,),
-    "messages": (tables.messages, tables.changes),
-    "users": (tables.users, tables.devices, tables.blocks),
-    "markers": (tables.markers, tables.own_settings),
-}
+log_ = structlog.get_logger(__name__)
 
 
 class DeadEvent(NamedTuple):
@@ -49,6 +37,49 @@ class DeadEvent(NamedTuple):
     def aggregate(self) -> tuple[str, str, str]:
         """What is folded anew at once: of which projection, and which aggregate."""
         return (self.projection, self.stream, self.subject)
+
+
+async def bury(log: Log, projection: str, delivery: Delivery, reason: str) -> None:
+    """Keep an event that a projection cannot apply.
+
+    Raises:
+        LogUnavailable: it was not kept.
+    """
+    log_.error(
+        "event not applied, kept in DEAD",
+        projection=projection,
+        stream=delivery.stream,
+        sequence=delivery.sequence,
+        subject=delivery.subject,
+        correlation_id=delivery.headers.get(subjects.CORRELATION),
+        error=reason,
+    )
+    headers = {
+        **delivery.headers,
+        subjects.DEAD_STREAM: delivery.stream,
+        subjects.DEAD_SEQUENCE: str(delivery.sequence),
+        subjects.DEAD_SUBJECT: delivery.subject,
+        # A header is one line of ASCII.
+        subjects.DEAD_ERROR: reason[:ERROR_MAX].encode("ascii", "backslashreplace").decode(),
+    }
+    subject = _subject(projection, delivery.stream)
+    await log.publish_dead(subject, Record(subject, delivery.data, headers))
+
+
+def reason_of(error: Exception) -> str:
+    """Why an event could not be applied, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+async def mark_replayed(log: Log, dead: Iterable[DeadEvent]) -> None:
+    """Take events that were applied after all off the list.
+
+    Raises:
+        LogUnavailable: not all were.
+    """
+    for event in dead:
+        subject = _subject(event.projection, event.stream)
+        await log.publish_dead(subject, Record(subject, b"", {subjects.DEAD_REPLAYED: str(event.number)}))
 
 
 async def dead_events(log: Log) -> list[DeadEvent]:
@@ -80,54 +111,5 @@ def by_aggregate(dead: Sequence[DeadEvent]) -> list[list[DeadEvent]]:
     return [list(group) for _, group in groupby(ordered, key=lambda event: event.aggregate)]
 
 
-async def replay(log: Log, connection: Connection, projection: Projection, dead: Sequence[DeadEvent]) -> None:
-    """Fold an aggregate of which events have died anew, and take them off the list. It may be repeated.
-
-    The projection's worker, if it runs, waits meanwhile: for as long as it takes to read the aggregate's history.
-
-    Args:
-        dead: of one aggregate and this projection.
-
-    Raises:
-        LogUnavailable: the log cannot be reached, or a replica of it lags.
-        Exception: an event of the aggregate still cannot be applied. Nothing has changed.
-    """
-    _, stream, subject = dead[0].aggregate
-    partition = int(stream.rpartition("-")[2])
-    async with connection.transaction():
-        cursor = await connection.execute(
-            "SELECT sequence FROM checkpoints WHERE projection = %s AND partition = %s FOR UPDATE",
-            (projection.name, partition),
-        )
-        row = await cursor.fetchone()
-        checkpoint = row[0] if row else 0
-        history = [logged for logged in await _history(log, stream, subject) if logged.sequence <= checkpoint]
-        for table, key in _rows(projection.name, subject):
-            await connection.execute(f"DELETE FROM {table} WHERE {key[0]} = %s".encode(), (key[1],))
-        for start in range(0, len(history), BATCH_MAX):
-            await projection.apply(connection, history[start : start + BATCH_MAX])
-    for event in dead:
-        dead_subject = subjects.dead(projection.name, partition)
-        await log.publish_dead(dead_subject, Record(dead_subject, b"", {subjects.DEAD_REPLAYED: str(event.number)}))
-
-
-async def _history(log: Log, stream: str, subject: str) -> list[LoggedEvent]:
-    """All events of an aggregate: up to the one that the stream's leader names as the last."""
-    last = await log.last(stream, subject)
-    history = [LoggedEvent(delivery.sequence, decode(delivery)) async for delivery in log.read(stream, subject=subject)]
-    if last is not None and (not history or history[-1].sequence < last.sequence):
-        raise LogUnavailable(f"{subject} could not be read up to its last event, sequence {last.sequence}; try again")
-    return history
-
-
-def _rows(projection: str, subject: str) -> list[tuple[str, tuple[str, int | str]]]:
-    """The tables in which a projection has rows of an aggregate, and the column and value that tell them."""
-    id_ = subjects.aggregate_id(subject)
-    key: tuple[str, int | str]
-    if subjects.family_of(subject) == subjects.USER:
-        key = ("user_id", id_)
-    elif id_.isdecimal():
-        key = ("conversation_id", int(id_))
-    else:
-        return []  # a reservation or a pair, of which no rows are kept
-    return [(table.name, key) for table in _TABLES[projection]]
+def _subject(projection: str, stream: str) -> str:
+    return subjects.dead(projection, int(stream.rpartition("-")[2]))

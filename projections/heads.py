@@ -39,6 +39,7 @@ class HeadsProjection:
     """Keeps, for each conversation, its newest version and the newest message's preview."""
 
     name = "heads"
+    version = 1
 
     async def apply(self, connection: Connection, batch: Sequence[LoggedEvent]) -> None:
         """See `Projection.apply`. Repeats are told by the version."""

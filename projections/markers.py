@@ -33,6 +33,7 @@ class MarkersProjection:
     """Keeps what each user has of each conversation for themselves. A batch costs one statement a table it touches."""
 
     name = "markers"
+    version = 1
 
     async def apply(self, connection: Connection, batch: Sequence[LoggedEvent]) -> None:
         """See `Projection.apply`. Repeats are told by the seq of a marker, and by the sequence of settings."""

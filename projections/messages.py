@@ -26,6 +26,7 @@ class MessagesProjection:
     """Rows are only ever added: an event that was stored is stored for good."""
 
     name = "messages"
+    version = 1
 
     def __init__(self) -> None:
         self._messages = Staging(tables.messages)

@@ -22,9 +22,12 @@ class Projection(Protocol):
 
     Attributes:
         name: names the checkpoint, the durable consumer and the dead-letter subject. Never changes.
+        version: of the code and its tables. Raised when events are to become other rows than before: the read models
+            are then rebuilt, and code of another version does not write into them.
     """
 
     name: str
+    version: int
 
     async def apply(self, connection: Connection, batch: Sequence[LoggedEvent]) -> None:
         """Fold a batch, one partition's events in log order, into rows.

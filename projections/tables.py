@@ -28,12 +28,14 @@ _Id = BigInteger
 _Name = String(collation="C")  # user ids, client ids, words of ours: bytes, not language
 _Time = DateTime(timezone=True)
 
+# `version` is that of the projection which made the rows (`Projection.version`).
 checkpoints = Table(
     "checkpoints",
     metadata,
     Column("projection", _Name, nullable=False),
     Column("partition", Integer, nullable=False),
     Column("sequence", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False, server_default="1"),
     PrimaryKeyConstraint("projection", "partition"),
 )
 

@@ -87,6 +87,7 @@ class UsersProjection:
     """
 
     name = "users"
+    version = 1
 
     async def apply(self, connection: Connection, batch: Sequence[LoggedEvent]) -> None:
         """See `Projection.apply`. Repeats are told by the sequence of the user's row."""

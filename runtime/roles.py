@@ -21,7 +21,6 @@ from projections.archive.reading import ClickHouseArchive
 from projections.audience import MEMBERS_MAX
 from projections.fanout import FanoutWorker
 from projections.hot_feed import HotFeed
-from projections.projection import Projection
 from projections.signals import ReceiptsWorker, SignalForwarder
 from projections.tiers.policy import WarmPolicy
 from projections.tiers.scheduler import StoreScheduler
@@ -57,15 +56,33 @@ class Projector:
         """Up to where a partition's events are applied (`streams.shares.Standing`)."""
         return {"position": self._workers[family, partition].applied_sequence}
 
+    async def rebuild_outdated(self) -> None:
+        """Rebuild read models that an older version has made; see `runtime.rebuilding`."""
+        from runtime.rebuilding import Servers, rebuild_outdated
+
+        settings = self._connections.settings
+        servers = Servers(
+            nats_url=settings.nats_url,
+            postgres_url=settings.postgres_url,
+            clickhouse_url=settings.clickhouse_url,
+            partitions=settings.partitions,
+            warm_months=settings.warm_months,
+        )
+        await rebuild_outdated(servers, settings.valkey_url)
+
     @asynccontextmanager
     async def project(self, family: str, partition: int) -> AsyncIterator["asyncio.Future[Any]"]:
         """Project a partition's events."""
         to = self._connections
+        # Loaded where it is needed: SQLAlchemy, which declares the tables, is a quarter of the work of a start, and
+        # when a gateway comes back it is waited for.
+        from projections.catalogue import projections_of
+
         hot = HotFeed(to.valkey, to.pool, [subjects.stream(family, partition)], partitions=to.settings.partitions)
         worker = ProjectionWorker(
             ArchivedLog(to.jetstream.log, to.archive),
             to.pool,
-            _projections(family),
+            projections_of(family),
             family=family,
             partition=partition,
             progress=to.progress,
@@ -74,20 +91,6 @@ class Projector:
         self._workers[family, partition] = worker
         async with running(hot.run(), worker.run()) as work:
             yield work
-
-
-def _projections(family: str) -> tuple[Projection, ...]:
-    # Loaded where they are needed: SQLAlchemy, which declares their tables, is a quarter of the work of a start, and
-    # when a gateway comes back it is waited for.
-    from projections.conversations import ConversationsProjection
-    from projections.heads import HeadsProjection
-    from projections.markers import MarkersProjection
-    from projections.messages import MessagesProjection
-    from projections.users import UsersProjection
-
-    if family == subjects.USER:
-        return (UsersProjection(), MarkersProjection())
-    return (ConversationsProjection(), HeadsProjection(), MessagesProjection())
 
 
 class Fanout:

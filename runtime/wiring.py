@@ -56,6 +56,7 @@ async def run(
         if "projector" in roles:
             projector = Projector(connections)
             node.share("projector", projector.project, projector.standing)
+            services.start("rebuilding", projector.rebuild_outdated())
         if "fanout" in roles:
             fanout = Fanout(connections)
             node.share("fanout", fanout.fan_out, fanout.standing)

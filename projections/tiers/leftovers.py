@@ -30,6 +30,9 @@ _LEAVING: Final = f"""
     WHERE EXISTS (SELECT FROM {{model}} later WHERE later.conversation_id = month.conversation_id
         AND later.{{number}} > month.{{number}} AND later.{{moment}} < leaving.horizon)"""
 _COUNT: Final = f"SELECT count(*) {_LEAVING}"
+_DELETE_ALL: Final = f"""
+    DELETE FROM {{partition}} WHERE (conversation_id, {{number}}) IN (
+        SELECT month.conversation_id, month.{{number}} {_LEAVING})"""
 _MAY_LEAVE: Final = f"""
     SELECT month.conversation_id, {{columns}} {_LEAVING}
         AND (month.conversation_id, month.{{number}}) > (%(id)s, %(number)s)
@@ -46,6 +49,11 @@ async def may_leave(connection: Connection, month: Month, leaving: Leaving) -> i
     row = await (await connection.execute(statement, leaving_values(leaving))).fetchone()
     assert row is not None
     return int(row[0])
+
+
+async def delete_leaving(connection: Connection, month: Month, *, leaving: Leaving) -> None:
+    """Delete what may leave a month, compared with nothing: of rows that were just made of the archive."""
+    await connection.execute(_DELETE_ALL.format(**_names(month)).encode(), leaving_values(leaving))
 
 
 async def clear(connection: Connection, cold: Cold, month: Month, *, leaving: Leaving) -> Moved | None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "import": ("runtime.cli.import_irc:app", "Post logs of other chat systems."),
     "nodes": ("runtime.cli.nodes:nodes", "Show the nodes of a deployment: roles, partitions, what waits."),
     "verify": ("runtime.cli.verify:verify", "Compare the log with the read models."),
+    "rebuild": ("runtime.cli.rebuild:rebuild", "Fold read models anew from archive and log, beside those in force."),
     "trace": ("runtime.cli.trace:trace_message", "What happened to a message, and why somebody did not see it."),
     "log": ("runtime.cli.log:app", "Show events of the log: the newest, one whole, those with a text."),
     "as-of": ("runtime.cli.as_of:as_of", "A conversation, a membership or an inbox as it was."),

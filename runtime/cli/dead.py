@@ -13,15 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from projections.conversations import ConversationsProjection
-from projections.dead import DeadEvent, by_aggregate, dead_events
-from projections.dead import replay as fold_anew
-from projections.heads import HeadsProjection
+from projections.catalogue import projection_of
+from projections.dead import by_aggregate, dead_events
 from projections.hot_keys import EPOCH
-from projections.markers import MarkersProjection
-from projections.messages import MessagesProjection
-from projections.projection import Projection
-from projections.users import UsersProjection
+from projections.replay import replay as fold_anew
 from runtime.cli import fail
 from runtime.cli.target import Target, resolve_target
 from runtime.cli.whole_log import whole_log
@@ -85,7 +80,7 @@ async def _replay(log: Log, target: Target, only: str | None) -> int:
     async with await psycopg.AsyncConnection.connect(target.postgres_url, autocommit=True) as connection:
         for events in by_aggregate(dead):
             try:
-                await fold_anew(log, connection, _projection(events[0]), events)
+                await fold_anew(log, connection, projection_of(events[0].projection), events)
             except (LogError, psycopg.OperationalError):
                 raise
             except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's, and is told
@@ -100,14 +95,6 @@ async def _replay(log: Log, target: Target, only: str | None) -> int:
             await valkey.delete(EPOCH)
     sys.stdout.write(f"{applied:,} events replayed, {left:,} still dead\n")
     return left
-
-
-def _projection(event: DeadEvent) -> Projection:
-    projections: tuple[Projection, ...] = (
-        *(ConversationsProjection(), HeadsProjection(), MessagesProjection()),
-        *(UsersProjection(), MarkersProjection()),
-    )
-    return next(projection for projection in projections if projection.name == event.projection)
 
 
 def _with_log(target: Target, work: Callable[[Log], Coroutine[Any, Any, T]]) -> T:

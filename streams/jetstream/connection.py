@@ -14,7 +14,7 @@ import asyncio
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import structlog
 from nats.aio.subscription import Subscription
@@ -65,6 +65,10 @@ class Answer:
     status: str = ""
 
 
+# One of many answers: data, and the header block as it came. Who asked reads of it what is needed, once.
+PageItem: TypeAlias = tuple[bytes, bytes]
+
+
 class _Asked:
     """A question under way. A page of answers ends with the first that carries a status."""
 
@@ -72,7 +76,7 @@ class _Asked:
 
     timer: asyncio.TimerHandle  # once sent
 
-    def __init__(self, future: "asyncio.Future[Any]", timeout_s: float, page: list[Answer] | None) -> None:
+    def __init__(self, future: "asyncio.Future[Any]", timeout_s: float, page: "list[PageItem] | None") -> None:
         self.future = future
         self.timeout_s = timeout_s
         self.page = page
@@ -221,9 +225,11 @@ class Connection:
         self._send(question, subject, data, lines=lines, first=first)
         return future
 
-    def ask_page(self, subject: str, data: bytes, *, timeout_s: float) -> "asyncio.Future[tuple[list[Answer], Answer]]":
+    def ask_page(
+        self, subject: str, data: bytes, *, timeout_s: float
+    ) -> "asyncio.Future[tuple[list[PageItem], Answer]]":
         """As `ask`, for a request with many answers: all of them, and the one with a status that ended them."""
-        future: asyncio.Future[tuple[list[Answer], Answer]] = self._loop.create_future()
+        future: asyncio.Future[tuple[list[PageItem], Answer]] = self._loop.create_future()
         self._send(_Asked(future, timeout_s, []), subject, data)
         return future
 
@@ -249,11 +255,11 @@ class Connection:
         question = self._asked.get(token)
         if question is None:
             return
+        if question.page is not None and block.startswith(frames.PLAIN_BYTES):  # no status: there are more
+            question.page.append((data, block))
+            return
         headers = frames.headers_of(block)
         answer = Answer(data, headers, headers.get(frames.STATUS, ""))
-        if question.page is not None and not answer.status:
-            question.page.append(answer)
-            return
         del self._asked[token]
         question.timer.cancel()
         if question.future.done():

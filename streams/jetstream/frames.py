@@ -5,8 +5,11 @@ a frame made here costs 3 µs, a block read 3 µs, and a batch goes out in one w
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 PLAIN = "NATS/1.0\r\n"  # a block without a status
+PLAIN_BYTES = PLAIN.encode()
 STATUS = "Status"
 LINE_ENDS = str.maketrans({"\r": " ", "\n": " "})
 
@@ -69,6 +72,28 @@ def own_headers_of(block: bytes) -> dict[str, str]:
     end = text.find("\r\nNats-")
     # Up to the blank line, or to the first foreign header, which may be the first of all.
     return _split(text[len(PLAIN) : end if end >= 0 else -4]) if end != len(PLAIN) - 2 else {}
+
+
+class Stored(NamedTuple):
+    """What the server says of an event that it was asked for."""
+
+    stream: str
+    subject: str
+    sequence: int
+    stored_at: datetime
+
+
+def stored_of(block: bytes) -> Stored:
+    """Where an event is stored, of the header block that a direct get answered with."""
+    # The server's own come last; what an event says of itself in these words is before them.
+    _, _, text = block.decode("utf-8", "replace").rpartition("\r\nNats-Stream: ")
+    stream, subject, sequence, stored_at, *_ = text.split("\r\n", 4)
+    return Stored(
+        stream,
+        subject.removeprefix("Nats-Subject: "),
+        int(sequence.removeprefix("Nats-Sequence: ")),
+        datetime.fromisoformat(stored_at.removeprefix("Nats-Time-Stamp: ")),
+    )
 
 
 def _split(lines: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from streams.jetstream import frames
 from streams.jetstream.api import MAKE_S, STREAM_DIFFERS, ApiError, call
 from streams.jetstream.connection import Connection, NobodyAnswers, RequestError
 from streams.jetstream.publisher import Publisher
@@ -72,9 +73,9 @@ class JetStreamNodes:
         if end.status not in (END_OF_PAGE, NOT_FOUND):
             raise LogUnavailable(f"reading the nodes ended with {dict(end.headers)}")
         return {
-            answer.headers["Nats-Subject"].removeprefix(KEYS): answer.data
-            for answer in answers
-            if OPERATION not in answer.headers
+            frames.stored_of(block).subject.removeprefix(KEYS): data
+            for data, block in answers
+            if OPERATION not in frames.own_headers_of(block)
         }
 
     async def _make_bucket(self) -> None:
