@@ -19,7 +19,7 @@ from projections.hot_keys import EPOCH
 from projections.replay import replay as fold_anew
 from runtime.cli import fail
 from runtime.cli.target import Target, resolve_target
-from streams.jetstream import JetStream
+from runtime.cli.whole_log import whole_log
 from streams.ports import Log, LogError
 
 EXIT_LEFT: Final = 1
@@ -99,11 +99,8 @@ async def _replay(log: Log, target: Target, only: str | None) -> int:
 
 def _with_log(target: Target, work: Callable[[Log], Coroutine[Any, Any, T]]) -> T:
     async def connected() -> T:
-        jetstream = await JetStream.connect(target.nats_url, name="riverrun-dead")
-        try:
-            return await work(jetstream.log)
-        finally:
-            await jetstream.close()
+        async with whole_log(target, "dead") as log:
+            return await work(log)
 
     try:
         return asyncio.run(connected())
