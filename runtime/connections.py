@@ -21,6 +21,7 @@ from projections.tiers.cold import Cold
 from runtime import metrics
 from runtime.settings import Settings
 from streams.jetstream import JetStream, check_sync_always
+from streams.ports import Archive
 from streams.topology import Topology
 
 CONNECT_S = 30.0  # for each server to answer when a process starts
@@ -47,12 +48,12 @@ class Connections:
     valkey: redis.asyncio.Redis
     progress: Progress
     queries: Queries
-    cold: Cold | None
-    archive: ClickHouseArchive | None
+    cold: Cold
+    archive: Archive  # what continues the log backwards
 
 
 @asynccontextmanager
-async def connected(settings: Settings, clickhouse: ClickHouse | None) -> AsyncIterator[Connections]:
+async def connected(settings: Settings, clickhouse: ClickHouse) -> AsyncIterator[Connections]:
     """Connect to the servers, and make sure that streams and tables are there.
 
     Args:
@@ -88,9 +89,9 @@ async def connected(settings: Settings, clickhouse: ClickHouse | None) -> AsyncI
         )
         stack.push_async_callback(valkey.aclose)
         progress = Progress()
-        cold = None if clickhouse is None else Cold(clickhouse, partitions=settings.partitions)
+        cold = Cold(clickhouse, partitions=settings.partitions)
+        archive = ClickHouseArchive(clickhouse)
         queries = Queries(pool, partitions=settings.partitions, progress=progress, cold=cold)
-        archive = None if clickhouse is None else ClickHouseArchive(clickhouse)
         yield Connections(settings, appending, jetstream, pool, valkey, progress, queries, cold, archive)
 
 

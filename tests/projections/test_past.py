@@ -35,6 +35,10 @@ class MemoryArchive:
     async def position(self, stream: str) -> int:
         return len(self._deliveries[stream])
 
+    async def last(self, stream: str, subject: str, *, up_to_sequence: int) -> Delivery | None:
+        of_subject = (one for one in reversed(self._deliveries[stream][:up_to_sequence]) if one.subject == subject)
+        return next(of_subject, None)
+
     async def read(
         self, stream: str, *, subject: str | None = None, after_sequence: int = 0, up_to_sequence: int
     ) -> AsyncIterator[Delivery]:
