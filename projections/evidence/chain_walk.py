@@ -59,8 +59,8 @@ class ChainWalk:
         Raises:
             LogUnavailable: the log or the archive does not answer.
         """
-        report, logged_from = self.report, await self._log.first_sequence(self._stream)
-        judge = self._judge = Judge(self._stream, self.archive, self._findings, logged_from=logged_from)
+        report, trimmed = self.report, await self._log.trimmed(self._stream)
+        judge = self._judge = Judge(self._stream, self.archive, self._findings, trimmed=trimmed)
         archive, log = self.archive.read(1, archived_up_to), self._logged(up_to)
         async with aclosing(archive), aclosing(log):
             archived, logged = _Ahead[Archived](archive), _Ahead[Delivery](log)
@@ -79,10 +79,12 @@ class ChainWalk:
                 report.sequence, report.link = batch.last, batch.link
                 report.batches += 1
                 report.events += len(in_archive)
+            if trimmed > archived_up_to:
+                judge.found(LOG, "", trimmed, f"it was trimmed up to here, and the archive ends at {archived_up_to}")
             if self._kept is not None and self._kept[0] > archived_up_to:
                 what = f"the chain that was kept ends at {self._kept[0]}, and the archive before"
                 judge.found(ARCHIVE, BATCHES, archived_up_to, what)
-            async for delivery in self._not_archived(judge, logged, archived_up_to, logged_from, up_to):
+            async for delivery in self._not_archived(judge, logged, max(archived_up_to, trimmed), up_to):
                 self._passed()
                 yield delivery
 
@@ -104,17 +106,13 @@ class ChainWalk:
             yield delivery
 
     async def _not_archived(
-        self, judge: Judge, logged: "_Ahead[Delivery]", archived_up_to: int, logged_from: int, up_to: int
+        self, judge: Judge, logged: "_Ahead[Delivery]", before: int, up_to: int
     ) -> AsyncIterator[Delivery]:
         """Of these there is no anchor yet; but the log has no holes."""
-        if logged_from > archived_up_to + 1:
-            what = f"the log begins after it, and the archive ends at {archived_up_to}"
-            judge.found(LOG, "", logged_from - 1, what)
-        before = max(archived_up_to, logged_from - 1)
         async for delivery in logged.up_to(up_to):
             for sequence in range(before + 1, delivery.sequence):
                 judge.found(LOG, "", sequence, "it is missing, and was not archived yet")
-            before = delivery.sequence
+            before = max(before, delivery.sequence)
             yield delivery
 
     def _check_kept(self, judge: Judge, batch: Batch) -> None:

@@ -22,18 +22,18 @@ class Judge:
     """Of one stream, batch after batch.
 
     Args:
-        logged_from: the first position that the log still has.
+        trimmed: up to which position the log has forgotten, but for what stays.
 
     Attributes:
         overruled: of positions where the archive is wrong, what is believed; `None` where nothing is.
     """
 
-    def __init__(self, stream: str, archive: ArchivedEvents, findings: Findings, *, logged_from: int) -> None:
+    def __init__(self, stream: str, archive: ArchivedEvents, findings: Findings, *, trimmed: int) -> None:
         self.overruled: dict[int, Delivery | None] = {}
         self._stream = stream
         self._archive = archive
         self._findings = findings
-        self._logged_from = logged_from
+        self._trimmed = trimmed
         self._starts = {chain.FIRST}  # where the chain may go on from
         self._passed = 0  # the last position that was judged
 
@@ -99,7 +99,7 @@ class Judge:
             if not self._archive.is_unreadable(sequence):
                 self.found(ARCHIVE, raw.TABLE, sequence, "it is missing, and the log has it", logged)
             return logged
-        if logged is None and sequence >= self._logged_from:
+        if logged is None and (sequence > self._trimmed or subjects.stays(archived.delivery.subject)):
             self.found(LOG, "", sequence, "it is missing, and the archive has it", archived.delivery)
         differing = [] if logged is None else _differing(archived.delivery, logged)
         if logged is None or not differing:
@@ -132,7 +132,7 @@ class Judge:
             gone = [n for n in range(batch.first, batch.last + 1) if n not in there] if batch.has_no_hole else []
             if is_unreadable:
                 for sequence in gone:
-                    if sequence >= self._logged_from:
+                    if sequence > self._trimmed:
                         self.found(LOG, "", sequence, "it is missing, and the archive cannot be read there")
                 return
             what = f"the batch from {batch.first} on had {batch.events} events, and has {len(in_archive)}"

@@ -202,6 +202,13 @@ async def test_a_byte_changed_in_the_log_is_named(stores: Stores) -> None:
     await only_one(stores, "log: CONV-0:5 ", "its data differs from the archive's, which is right")
     stores.logged(5, data=data)
     assert await stores.found() == []
+    # A key is never trimmed, so it is missed also where the log has forgotten all around it.
+    last = await append(stores.log, [Record("conv.0.dm.key", b"", {})])
+    await archive_all(stores.log, stores.clickhouse, [STREAM])
+    await stores.log.trim(STREAM, last)
+    assert await stores.found() == []
+    stores.log._streams[STREAM].deliveries.clear()
+    await only_one(stores, f"log: CONV-0:{last}: it is missing, and the archive has it")
 
 
 async def test_what_the_log_had_lost_before_it_was_archived_is_named(
