@@ -93,8 +93,9 @@ class _Progress:
 def _print(report: ProofReport) -> None:
     console = Console(soft_wrap=True)
     table = Table(title="Chains")
-    for heading in ("stream", "batches", "events archived", "events in the log", "up to", "link begins"):
-        table.add_column(heading, justify="left" if heading in {"stream", "link begins"} else "right")
+    for heading in ("stream", "batches", "events archived", "events in the log", "up to"):
+        table.add_column(heading, justify="left" if heading == "stream" else "right")
+    table.add_column("link begins", min_width=16)
     for stream in report.streams:
         numbers = (stream.batches, stream.events, stream.logged, stream.sequence)
         table.add_row(stream.stream, *(f"{number:,}" for number in numbers), stream.link[:16])
