@@ -20,6 +20,18 @@ class Snapshot:
     state: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """What is known of an aggregate of which the log has nothing.
+
+    Attributes:
+        is_certain: that all that was trimmed is in the snapshot; without one, that nothing ever happened to it.
+    """
+
+    is_certain: bool
+    snapshot: Snapshot | None = None
+
+
 class SnapshotStore(Protocol):
     """Disposable shortcuts for loading. Losing one, or all, costs time only."""
 
@@ -29,6 +41,14 @@ class SnapshotStore(Protocol):
 
     async def save(self, snapshot: Snapshot) -> None:
         """Keep a snapshot, unless a newer one is kept already. A failure is logged, not raised."""
+        ...
+
+    async def of_trimmed(self, stream: str, trimmed: int, family: str, aggregate_id: str) -> Trimmed:
+        """What is known, without the archive, of an aggregate of which the log has nothing (`commands.covering`).
+
+        Args:
+            trimmed: up to where the stream has forgotten.
+        """
         ...
 
 

@@ -14,12 +14,14 @@ from redis.retry import Retry
 from domain.errors import DomainError
 from migrations.postgres.apply import upgrade
 from projections.archive.clickhouse import ClickHouse
+from projections.archive.reading import ClickHouseArchive
 from projections.progress import Progress
 from projections.queries import Queries
 from projections.tiers.cold import Cold
 from runtime import metrics
 from runtime.settings import Settings
 from streams.jetstream import JetStream, check_sync_always
+from streams.ports import Archive
 from streams.topology import Topology
 
 CONNECT_S = 30.0  # for each server to answer when a process starts
@@ -46,11 +48,12 @@ class Connections:
     valkey: redis.asyncio.Redis
     progress: Progress
     queries: Queries
-    cold: Cold | None
+    cold: Cold
+    archive: Archive  # what continues the log backwards
 
 
 @asynccontextmanager
-async def connected(settings: Settings, clickhouse: ClickHouse | None) -> AsyncIterator[Connections]:
+async def connected(settings: Settings, clickhouse: ClickHouse) -> AsyncIterator[Connections]:
     """Connect to the servers, and make sure that streams and tables are there.
 
     Args:
@@ -86,9 +89,10 @@ async def connected(settings: Settings, clickhouse: ClickHouse | None) -> AsyncI
         )
         stack.push_async_callback(valkey.aclose)
         progress = Progress()
-        cold = None if clickhouse is None else Cold(clickhouse, partitions=settings.partitions)
+        cold = Cold(clickhouse, partitions=settings.partitions)
+        archive = ClickHouseArchive(clickhouse)
         queries = Queries(pool, partitions=settings.partitions, progress=progress, cold=cold)
-        yield Connections(settings, appending, jetstream, pool, valkey, progress, queries, cold)
+        yield Connections(settings, appending, jetstream, pool, valkey, progress, queries, cold, archive)
 
 
 async def _check_syncs(settings: Settings) -> None:

@@ -4,9 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from psycopg_pool import AsyncConnectionPool
+
+from commands.covering import Covering
 from commands.receipts import Receipts
 from commands.repository import Repository
 from commands.snapshots import PostgresSnapshots
@@ -14,6 +17,7 @@ from commands.writer import PartitionWriter
 from commands.writers import Writers
 from projections.archive.archiver import Archiver
 from projections.archive.clickhouse import ClickHouse
+from projections.archive.reading import ClickHouseArchive
 from projections.audience import MEMBERS_MAX
 from projections.fanout import FanoutWorker
 from projections.hot_feed import HotFeed
@@ -21,9 +25,12 @@ from projections.projection import Projection
 from projections.signals import ReceiptsWorker, SignalForwarder
 from projections.tiers.policy import WarmPolicy
 from projections.tiers.scheduler import StoreScheduler
+from projections.tiers.trimming import Trimmer
 from projections.worker import ProjectionWorker
 from runtime.connections import Connections
 from streams import subjects
+from streams.archived import ArchivedLog
+from streams.ports import Log
 
 
 @asynccontextmanager
@@ -56,7 +63,7 @@ class Projector:
         to = self._connections
         hot = HotFeed(to.valkey, to.pool, [subjects.stream(family, partition)], partitions=to.settings.partitions)
         worker = ProjectionWorker(
-            to.jetstream.log,
+            ArchivedLog(to.jetstream.log, to.archive),
             to.pool,
             _projections(family),
             family=family,
@@ -157,23 +164,45 @@ class Archiving:
             yield work
 
 
-def store_scheduler(connections: Connections) -> StoreScheduler:
-    """What moves months, in every process of the role `archiver`: one of them at a time."""
-    assert connections.cold is not None
-    policy = WarmPolicy.parse(connections.settings.warm_months)
-    return StoreScheduler(connections.pool, connections.cold, policy, now=lambda: datetime.now(UTC))
+def store_scheduler(connections: Connections, clickhouse: ClickHouse) -> StoreScheduler:
+    """What moves months and trims, in every process of the role `archiver`: one of them at a time."""
+    settings = connections.settings
+    return StoreScheduler(
+        connections.pool,
+        connections.cold,
+        WarmPolicy.parse(settings.warm_months),
+        now=lambda: datetime.now(UTC),
+        trimmer=trimmer(
+            connections.jetstream.log, clickhouse, connections.pool, settings.partitions, settings.log_days
+        ),
+    )
+
+
+def trimmer(
+    log: Log, clickhouse: ClickHouse, pool: AsyncConnectionPool, partitions: int, log_days: int
+) -> Trimmer | None:
+    """What trims the log; `None` where all of it stays."""
+    if not log_days:
+        return None
+
+    def covering(family: str, partition: int) -> Covering:
+        return Covering(pool, family=family, partition=partition)
+
+    archive, keep = ClickHouseArchive(clickhouse), timedelta(days=log_days)
+    return Trimmer(log, archive, covering, partitions=partitions, keep=keep)
 
 
 def writers(connections: Connections) -> Writers:
     """The role `writer`."""
     settings = connections.settings
     log, snapshots = connections.appending.log, PostgresSnapshots(connections.pool)
+    archived = ArchivedLog(log, connections.archive)
 
     def make_writer(family: str, partition: int) -> PartitionWriter:
         return PartitionWriter(
             log,
-            Repository(log, snapshots, family=family, partition=partition),
-            Receipts(connections.queries, log, partition=partition),
+            Repository(log, snapshots, family=family, partition=partition, archived=archived),
+            Receipts(connections.queries, archived, partition=partition),
             family=family,
             partition=partition,
             clock_ms=_clock_ms,

@@ -146,6 +146,7 @@ class Settings:
         expected="a number of months, maybe with those of kinds: 3,direct=12",
         check=_is_warm_policy,
     )
+    log_days: int = _at_least(0, 0, "Days of events that stay in the log behind the archive; 0: all.", "days")
     tiers_s: int = _at_least(1, 600, "Time between two rounds of the store scheduler.", "s")
     archive_s: int = _at_least(1, 2, "How far the archive may be behind in quiet times.", "s")
     sql_s: int = _at_least(1, 10, "Time an analyst's statement may take.", "s")

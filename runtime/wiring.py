@@ -26,7 +26,6 @@ from streams import subjects
 from streams.membership import Announcement, Membership
 from streams.shares import Duty, Share, Standing
 
-COLD_ROLES = frozenset({"api", "writer", "archiver"})  # which read what has left Postgres, or bring it there
 ROLES = frozenset({"api", "writer", "projector", "fanout", "archiver"})
 
 
@@ -47,9 +46,8 @@ async def run(
         LogUnavailable, OSError: a server does not answer. Nothing was started.
     """
     async with AsyncExitStack() as stack:
-        clickhouse = ClickHouse(settings.clickhouse_url) if roles & COLD_ROLES else None
-        if clickhouse is not None:
-            stack.push_async_callback(clickhouse.close)
+        clickhouse = ClickHouse(settings.clickhouse_url)  # opened by who first reads or archives
+        stack.push_async_callback(clickhouse.close)
         connections = await stack.enter_async_context(connected(settings, clickhouse))
         services = Services()
         stack.push_async_callback(services.stop)
@@ -63,10 +61,9 @@ async def run(
             node.share("fanout", fanout.fan_out, fanout.standing)
             services.start("signals", fanout.signals.run())
         if "archiver" in roles:
-            assert clickhouse is not None
             archiving = Archiving(connections, clickhouse)
             node.share("archiver", archiving.archive, archiving.standing)
-            services.start("store scheduler", store_scheduler(connections).run(settings.tiers_s))
+            services.start("store scheduler", store_scheduler(connections, clickhouse).run(settings.tiers_s))
         local: Writers | None = None
         if "writer" in roles:
             local = writers(connections)

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Final
 
+from streams import subjects
 from streams.ports import Archive, ArchiveUnavailable, Consumer, Delivery, Log, LogUnavailable, Record
 from streams.topology import Topology
 
@@ -38,9 +39,9 @@ class ArchivedLog:
         """See `streams.ports.Log.last_sequence`."""
         return await self._log.last_sequence(stream)
 
-    async def first_sequence(self, stream: str) -> int:
-        """See `streams.ports.Log.first_sequence`: of the log itself."""
-        return await self._log.first_sequence(stream)
+    async def trimmed(self, stream: str) -> int:
+        """See `streams.ports.Log.trimmed`: of the log itself."""
+        return await self._log.trimmed(stream)
 
     async def trim(self, stream: str, up_to_sequence: int) -> None:
         """See `streams.ports.Log.trim`."""
@@ -51,11 +52,10 @@ class ArchivedLog:
         found = await self._log.last(stream, subject)
         if found is not None:
             return found
-        trimmed = await self._log.first_sequence(stream) - 1
-        if trimmed == 0:
+        if subject is None or subjects.stays(subject) or not (trimmed := await self._log.trimmed(stream)):
             return None
-        async for found in self.archived(stream, subject, 0, trimmed):  # noqa: B007 - the last one is wanted
-            pass
+        archive = await self._archive_up_to(stream, trimmed)
+        found = await archive.last(stream, subject, up_to_sequence=trimmed)
         # Somebody may have appended meanwhile; the log's is then newer.
         return await self._log.last(stream, subject) or found
 
@@ -73,7 +73,8 @@ class ArchivedLog:
         reading = _chunks(self._log.read(stream, subject=subject, after_sequence=given, up_to_sequence=end))
         async with aclosing(reading) as chunks:
             async for chunk in chunks:
-                trimmed = min(await self._log.first_sequence(stream) - 1, end)
+                whole = subject is not None and subjects.stays(subject)
+                trimmed = 0 if whole else min(await self._log.trimmed(stream), end)
                 if trimmed > given:
                     async with aclosing(self.archived(stream, subject, given, trimmed)) as archived:
                         async for delivery in archived:
@@ -103,13 +104,16 @@ class ArchivedLog:
         Raises:
             ArchiveUnavailable: the archive does not answer. LogUnavailable: it does not have all of it.
         """
+        archive = await self._archive_up_to(stream, up_to)
+        async for delivery in archive.read(stream, subject=subject, after_sequence=after, up_to_sequence=up_to):
+            yield delivery
+
+    async def _archive_up_to(self, stream: str, up_to: int) -> Archive:
         if self._archive is None:
             raise ArchiveUnavailable(f"{stream} was trimmed up to {up_to:,}, and there is no archive")
         if (position := await self._archive.position(stream)) < up_to:
             raise LogUnavailable(f"{stream} was trimmed up to {up_to:,} and archived up to {position:,} only")
-        reading = self._archive.read(stream, subject=subject, after_sequence=after, up_to_sequence=up_to)
-        async for delivery in reading:
-            yield delivery
+        return self._archive
 
 
 class _ArchivedConsumer:
@@ -130,7 +134,7 @@ class _ArchivedConsumer:
             self._held = await self._consumer.fetch(max_count, max_wait_s)
         self._held = [delivery for delivery in self._held if delivery.sequence > self._given]
         if not self._held or self._held[-1].sequence - self._given != len(self._held):
-            trimmed = await self._log.first_sequence(self._stream) - 1
+            trimmed = await self._log.trimmed(self._stream)
             if trimmed > self._given:
                 return await self._from_archive(max_count, trimmed)
         deliveries, self._held = self._held[:max_count], self._held[max_count:]
@@ -162,9 +166,7 @@ class _ArchivedConsumer:
 
     async def pending(self) -> int:
         """See `streams.ports.Consumer.pending`."""
-        trimmed = await self._log.first_sequence(self._stream) - 1
-        held = sum(delivery.sequence > trimmed for delivery in self._held)
-        return await self._consumer.pending() + held + max(0, trimmed - self._given)
+        return await self._log.last_sequence(self._stream) - self._given
 
     async def close(self) -> None:
         """See `streams.ports.Consumer.close`."""

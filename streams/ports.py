@@ -158,8 +158,10 @@ class Log(Protocol):
         """
         ...
 
-    async def first_sequence(self, stream: str) -> int:
-        """The first sequence the stream still has; one after its last where it has none.
+    async def trimmed(self, stream: str) -> int:
+        """Up to which sequence the stream has forgotten, or is about to; 0 when nothing. Asked of the leader.
+
+        Who read something from the stream, and asks after that, knows what may have been missing from it.
 
         Raises:
             LogUnavailable: it cannot be reached.
@@ -167,9 +169,10 @@ class Log(Protocol):
         ...
 
     async def trim(self, stream: str, up_to_sequence: int) -> None:
-        """Forget everything up to a sequence, for good; at most everything there is. `last_sequence` stays.
+        """Forget everything up to a sequence, for good, but for what `subjects.stays` names; at most all.
 
-        What was forgotten before changes nothing.
+        It is told (`trimmed`) before it is done, and never taken back. `last_sequence` stays. What was forgotten before
+        changes nothing.
 
         Raises:
             LogUnavailable: no answer, or it cannot. Perhaps forgotten all the same: trim again.
@@ -239,6 +242,10 @@ class Archive(Protocol):
 
     async def position(self, stream: str) -> int:
         """Up to which sequence the archive has the stream, 0 when it has nothing."""
+        ...
+
+    async def last(self, stream: str, subject: str, *, up_to_sequence: int) -> Delivery | None:
+        """The newest event of a subject up to a sequence, `None` where there is none."""
         ...
 
     def read(

@@ -16,6 +16,7 @@ trace.push                             asks every gateway what became of one eve
 trace.answer.<token>                   what they answer, to whoever asked
 dead.<projection>.<partition>          events a projection could not apply   in DEAD
 archive.<stream>                       bounds of the newest batch to be archived   in ARCHIVE
+archive.<stream>.trimmed               up to where the stream has forgotten        in ARCHIVE
 es.<stream>.<originator id, encoded>   events of an application that is not Riverrun's (`streams.recorders`), in its own
                                        stream
 """
@@ -29,7 +30,7 @@ USER: Final = "user"  # the family of users
 FAMILIES: Final = (CONV, USER)
 
 DEAD: Final = "DEAD"  # the stream of dead events
-ARCHIVE: Final = "ARCHIVE"  # the stream of what is being archived
+ARCHIVE: Final = "ARCHIVE"  # the stream of what is being archived, and trimmed
 
 # Header names. The type, version, time and actor are also in the body; a reader of headers alone
 # (a router, a tool, a trace) need not decode it.
@@ -87,6 +88,20 @@ def aggregate_id(subject: str) -> str:
     return unquote(token) if family == USER else token
 
 
+def stays(subject: str) -> bool:
+    """Whether a stored subject is never trimmed: the key of a reservation or a pair (`conv.<partition>.dm.<hash>`).
+
+    They are few and short, and have no time in their name: whether one is new, the log alone is to say.
+    """
+    return subject.count(".") > 2  # a family, a partition and an id have two
+
+
+def trimmable(stream_name: str) -> str:
+    """The subjects of a partition's stream that do not stay (`stays`)."""
+    family, _, partition = stream_name.rpartition("-")
+    return f"{family.lower()}.{partition}.*"
+
+
 def family_of(subject: str) -> str:
     """The family a stored subject belongs to."""
     return subject.partition(".")[0]
@@ -139,6 +154,11 @@ def dead(projection: str, partition: int) -> str:
 def archive(stream_name: str) -> str:
     """Where the bounds of a stream's batches are settled before they are archived."""
     return f"archive.{stream_name}"
+
+
+def trimmed(stream_name: str) -> str:
+    """Where it is told up to where a stream has forgotten."""
+    return f"archive.{stream_name}.trimmed"
 
 
 def recorded(stream_name: str, originator_id: str) -> str:

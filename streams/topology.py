@@ -72,7 +72,7 @@ class Topology:
             *partitions,
             StreamSpec(name=subjects.DEAD, subjects=("dead.>",), atomic=False, metadata=recorded),
             StreamSpec(
-                name=subjects.ARCHIVE, subjects=("archive.*",), atomic=False, newest_only=True, metadata=recorded
+                name=subjects.ARCHIVE, subjects=("archive.>",), atomic=False, newest_only=True, metadata=recorded
             ),
         ]
 

@@ -21,6 +21,10 @@ _OF_SUBJECT: Final = f"""
     SELECT {raw.SELECT} FROM events WHERE {_BOUNDS} AND subject = {{subject:String}}
     ORDER BY sequence"""
 
+_LAST: Final = f"""
+    SELECT {raw.SELECT} FROM events WHERE {_BOUNDS} AND subject = {{subject:String}}
+    ORDER BY version DESC, sequence DESC LIMIT 1"""
+
 
 class ClickHouseArchive:
     """See `streams.ports.Archive`. Only what is archived whole is given."""
@@ -35,6 +39,15 @@ class ClickHouseArchive:
         except ArchiveRefused as error:
             raise ArchiveUnavailable(str(error)) from error
         return int(rows[0][0])
+
+    async def last(self, stream: str, subject: str, *, up_to_sequence: int) -> Delivery | None:
+        """See `streams.ports.Archive.last`."""
+        parameters = {"stream": stream, "subject": subject, "after": 0, "up_to": up_to_sequence}
+        try:
+            rows = await self._clickhouse.query(_LAST, parameters, binary=raw.BINARY)
+        except ArchiveRefused as error:
+            raise ArchiveUnavailable(str(error)) from error
+        return raw.delivery_of(rows[0]) if rows else None
 
     async def read(
         self, stream: str, *, subject: str | None = None, after_sequence: int = 0, up_to_sequence: int

@@ -1,4 +1,4 @@
-"""The store scheduler: moves months out of the warm tier, round after round, one process at a time.
+"""The store scheduler: moves months out of the warm tier, and trims the log, round after round, one process at a time.
 
 A round looks at everything and remembers nothing, so it does not matter where the last one ended, or how. What cannot
 be moved now, because the archive is behind, or the tiers differ, or somebody reads for long, is told and left.
@@ -24,6 +24,7 @@ from projections.tiers.leftovers import clear, may_leave
 from projections.tiers.months import MODELS, Month, warm_months
 from projections.tiers.moves import Busy, Differs, move
 from projections.tiers.policy import Leaving, WarmPolicy
+from projections.tiers.trimming import NotTheSame, Trim, Trimmer
 from streams.ports import LogUnavailable
 
 NOT_MOVED: Final[tuple["Outcome", ...]] = ("waiting", "busy", "differs")
@@ -31,21 +32,24 @@ LOCK: Final = 0x52695665_00000003  # "RiVe", 3: the advisory lock of the one tha
 
 log_ = structlog.get_logger(__name__)
 
-Outcome: TypeAlias = Literal["moved", "due", "waiting", "busy", "differs"]
+Outcome: TypeAlias = Literal["moved", "trimmed", "due", "waiting", "busy", "differs"]
 
 
 class Step(NamedTuple):
-    """What a round found of one month, and did.
+    """What a round found of a month of a read model, or of a stream of the log, and did.
 
     Attributes:
-        outcome: `moved`: rows have left. `due`: they would, in a round that is not dry. `waiting`: not all of the month
+        what: the read model, or `log`.
+        part: the month, or the stream.
+        outcome: `moved`: rows have left; `trimmed`: events. `due`: they would, in a round that is not dry. `waiting`:
+            not all of the month
             is in the cold tier yet. `busy`: somebody reads it for long. `differs`: the tiers do not agree.
         rows: that have left, or would at the most.
         why: one line, where there is something to be said.
     """
 
-    model: str
-    month: str
+    what: str
+    part: str
     outcome: Outcome
     rows: int
     why: str = ""
@@ -56,16 +60,24 @@ class StoreScheduler:
 
     Args:
         pool: opened and closed by its maker; one connection is held during a round.
-        now: what time it is, for the policy.
+        now: what time it is, for the policies.
+        trimmer: `None` where all of the log stays.
     """
 
     def __init__(
-        self, pool: AsyncConnectionPool, cold: Cold, policy: WarmPolicy, *, now: Callable[[], datetime]
+        self,
+        pool: AsyncConnectionPool,
+        cold: Cold,
+        policy: WarmPolicy,
+        *,
+        now: Callable[[], datetime],
+        trimmer: Trimmer | None = None,
     ) -> None:
         self._pool = pool
         self._cold = cold
         self._policy = policy
         self._now = now
+        self._trimmer = trimmer
 
     async def run(self, every_s: float) -> None:
         """A round every so often, until cancelled; through outages of Postgres and of ClickHouse, it waits."""
@@ -76,13 +88,15 @@ class StoreScheduler:
                     outcomes.append(step.outcome)
                     _tell(step)
             except (Unavailable, LogUnavailable, ArchiveRefused, psycopg.Error, PoolTimeout, OSError) as error:
-                log_.warning("months could not be moved", error=" ".join(str(error).split()))
+                log_.warning("tiers could not be seen to", error=" ".join(str(error).split()))
             for outcome in NOT_MOVED:
                 metrics.LEFT_OVER.labels(outcome).set(outcomes.count(outcome))
             await asyncio.sleep(every_s)
 
     async def round(self, *, dry_run: bool = False) -> AsyncIterator[Step]:
-        """Everything that is to be done now, month by month, the oldest first; nothing while another one works.
+        """Everything that is to be done now: month by month, the oldest first, then stream by stream.
+
+        Nothing while another one works.
 
         Args:
             dry_run: only tell.
@@ -98,6 +112,18 @@ class StoreScheduler:
                     leaving = self._policy.leaving(month.end, self._now())
                     if leaving and (step := await self._step(connection, month, leaving, dry_run=dry_run)):
                         yield step
+            if self._trimmer is not None:
+                for planned in await self._trimmer.plan(connection, self._now()):
+                    if planned.events:
+                        yield await self._trim(self._trimmer, planned, dry_run=dry_run)
+
+    async def _trim(self, trimmer: Trimmer, planned: Trim, *, dry_run: bool) -> Step:
+        if dry_run:
+            return Step("log", planned.stream, "due", planned.events)
+        try:
+            return Step("log", planned.stream, "trimmed", await trimmer.trim(planned))
+        except NotTheSame as error:
+            return Step("log", planned.stream, "differs", 0, str(error))
 
     async def _step(self, connection: Connection, month: Month, leaving: Leaving, *, dry_run: bool) -> Step | None:
         rows, has_left = await _look(connection, month)
@@ -147,5 +173,5 @@ async def _alone(connection: Connection) -> AsyncIterator[bool]:
 
 
 def _tell(step: Step) -> None:
-    tell = {"moved": log_.info, "differs": log_.error}.get(step.outcome, log_.warning)
-    tell(f"month {step.outcome}", model=step.model, month=step.month, rows=step.rows, why=step.why)
+    tell = {"moved": log_.info, "trimmed": log_.info, "differs": log_.error}.get(step.outcome, log_.warning)
+    tell(f"tiers: {step.outcome}", what=step.what, part=step.part, rows=step.rows, why=step.why)

@@ -25,6 +25,8 @@ from projections.tiers.scheduler import Step, StoreScheduler
 from runtime.cli import fail
 from runtime.cli.target import Target, load_settings, resolve_target
 from runtime.logs import configure
+from runtime.roles import trimmer
+from streams.jetstream import JetStream
 from streams.ports import LogError
 
 EXIT_DIFFERS: Final = 1
@@ -60,20 +62,23 @@ def main(
 
 @app.command()
 def run(  # noqa: PLR0917  # each is an option
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be moved.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")] = False,
     as_of: Annotated[
         str | None, typer.Option(help="As if it were another time, 2027-01-01: what would be, and a drill.")
     ] = None,
     warm_months: Annotated[str | None, typer.Option(help="Another policy than RIVERRUN_WARM_MONTHS.")] = None,
+    log_days: Annotated[int | None, typer.Option(min=0, help="Another policy than RIVERRUN_LOG_DAYS.")] = None,
     as_json: _Json = False,
     url: _Url = None,
     data_dir: _DataDir = None,
 ) -> None:
-    """Move now what is to be moved, unless somebody is at it.
+    """Move now what is to be moved, and trim what is to be trimmed, unless somebody is at it.
 
     Exit status: 0 done, 1 the tiers differ somewhere, 2 a server does not answer.
     """
-    text = load_settings().warm_months if warm_months is None else warm_months
+    settings = load_settings()
+    text = settings.warm_months if warm_months is None else warm_months
+    days = settings.log_days if log_days is None else log_days
     try:
         policy = WarmPolicy.parse(text)
     except ValueError as error:
@@ -84,33 +89,39 @@ def run(  # noqa: PLR0917  # each is an option
         fail(f"--as-of {as_of!r} is not a time: one like 2027-01-01 is expected")
     target = resolve_target(url, data_dir)
 
-    async def move(pool: AsyncConnectionPool, cold: Cold) -> list[Step]:
-        scheduler = StoreScheduler(pool, cold, policy, now=lambda: now)
-        return [step async for step in scheduler.round(dry_run=dry_run)]
+    async def move(pool: AsyncConnectionPool, clickhouse: ClickHouse) -> list[Step]:
+        jetstream = await JetStream.connect(target.nats_url, name="riverrun-tiers")
+        try:
+            trims = trimmer(jetstream.log, clickhouse, pool, target.partitions, days)
+            cold = Cold(clickhouse, partitions=target.partitions)
+            scheduler = StoreScheduler(pool, cold, policy, now=lambda: now, trimmer=trims)
+            return [step async for step in scheduler.round(dry_run=dry_run)]
+        finally:
+            await jetstream.close()
 
     steps = _with_stores(target, move)
     if as_json:
         sys.stdout.write(json.dumps([step._asdict() for step in steps]) + "\n")
     else:
-        table = Table(title="Months" if steps else "Nothing is to be moved")
-        for heading in ("read model", "month", "outcome", "rows", ""):
+        table = Table(title="Done" if steps else "Nothing is to be moved or trimmed")
+        for heading in ("of", "part", "outcome", "rows", ""):
             table.add_column(heading, justify="right" if heading == "rows" else "left")
         for step in steps:
-            table.add_row(step.model, step.month, step.outcome, f"{step.rows:,}", step.why)
+            table.add_row(step.what, step.part, step.outcome, f"{step.rows:,}", step.why)
         Console(soft_wrap=True).print(table)
     if any(step.outcome == "differs" for step in steps):
         raise typer.Exit(EXIT_DIFFERS)
 
 
-async def _look(pool: AsyncConnectionPool, cold: Cold) -> Inventory:
+async def _look(pool: AsyncConnectionPool, clickhouse: ClickHouse) -> Inventory:
     async with pool.connection() as connection:
         try:
-            return await look(connection, cold.rows)
+            return await look(connection, clickhouse)
         except (LogError, ArchiveRefused) as error:
             return replace(await look(connection, None), cold_error=str(error))
 
 
-def _with_stores(target: Target, work: Callable[[AsyncConnectionPool, Cold], Coroutine[Any, Any, T]]) -> T:
+def _with_stores(target: Target, work: Callable[[AsyncConnectionPool, ClickHouse], Coroutine[Any, Any, T]]) -> T:
     configure(level="error", form="auto")
     logging.disable()  # what goes wrong is told below, in one line
 
@@ -121,7 +132,7 @@ def _with_stores(target: Target, work: Callable[[AsyncConnectionPool, Cold], Cor
                 target.postgres_url, min_size=1, max_size=2, kwargs={"autocommit": True}, open=False
             ) as pool:
                 await pool.wait()
-                return await work(pool, Cold(clickhouse, partitions=target.partitions))
+                return await work(pool, clickhouse)
         finally:
             await clickhouse.close()
 

@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from projections.archive.clickhouse import ArchiveRefused, ClickHouse
+from projections.archive.reading import ClickHouseArchive
 from projections.differences import Report
 from projections.verification import CannotCompare
 from projections.verification import verify as compare
 from runtime.cli import fail
 from runtime.cli.target import Target, resolve_target
 from runtime.cli.token import DURATION, UNIT_S
+from streams.archived import ArchivedLog
 from streams.jetstream import JetStream
 from streams.ports import LogError
 
@@ -53,11 +55,10 @@ def verify(
 
 async def _compare(target: Target, wait_s: float) -> Report:
     jetstream = await JetStream.connect(target.nats_url, name="riverrun-verify")
-    archive = ClickHouse(target.clickhouse_url)  # opened only where rows have left Postgres
+    archive = ClickHouse(target.clickhouse_url)  # opened only where rows have left Postgres, or events the log
     try:
-        return await compare(
-            jetstream.log, target.postgres_url, partitions=target.partitions, wait_s=wait_s, cold=archive
-        )
+        log = ArchivedLog(jetstream.log, ClickHouseArchive(archive))
+        return await compare(log, target.postgres_url, partitions=target.partitions, wait_s=wait_s, cold=archive)
     finally:
         await archive.close()
         await jetstream.close()

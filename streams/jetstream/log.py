@@ -1,8 +1,10 @@
 """The log over JetStream: appends, leader reads, pages and consumers, put together."""
 
 import base64
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from typing import Final
 
 from streams import subjects
 from streams.jetstream import ensure, frames, reader
@@ -11,8 +13,10 @@ from streams.jetstream.connection import Connection
 from streams.jetstream.consumer import JetStreamConsumer
 from streams.jetstream.nodes import JetStreamNodes
 from streams.jetstream.publisher import Publisher
-from streams.ports import AppendUnknown, Delivery, LogUnavailable, Record
+from streams.ports import AppendUnknown, Delivery, LogUnavailable, Record, WrongSequence
 from streams.topology import Topology
+
+PURGE_S: Final = 60.0  # a million events take the server about two seconds
 
 
 class JetStreamLog:
@@ -37,17 +41,25 @@ class JetStreamLog:
         answer = await call(self._connection, f"STREAM.INFO.{stream}", timeout_s=LOOK_S)
         return int(answer["state"]["last_seq"])
 
-    async def first_sequence(self, stream: str) -> int:
-        """See `streams.ports.Log.first_sequence`."""
-        answer = await call(self._connection, f"STREAM.INFO.{stream}", timeout_s=LOOK_S)
-        return max(1, int(answer["state"]["first_seq"]))  # 0 in a stream that never had an event
+    async def trimmed(self, stream: str) -> int:
+        """See `streams.ports.Log.trimmed`. It is a record in the stream `ARCHIVE`."""
+        told = await self.last(subjects.ARCHIVE, subjects.trimmed(stream))
+        return 0 if told is None else int(told.data)
 
     async def trim(self, stream: str, up_to_sequence: int) -> None:
         """See `streams.ports.Log.trim`."""
-        # Past its end, the server would move the end too; and told of no sequence, it would forget all.
         up_to = min(up_to_sequence, await self.last_sequence(stream))
-        if up_to >= 1:
-            await call(self._connection, f"STREAM.PURGE.{stream}", {"seq": up_to + 1})
+        while True:
+            # In this order: where a record came after the end was looked at, nothing is appended.
+            end = await self.last_sequence(subjects.ARCHIVE)
+            if up_to <= (told := await self.trimmed(stream)):
+                break
+            record = Record(subjects.trimmed(stream), b"%d" % up_to)
+            with contextlib.suppress(WrongSequence):  # it tells of another stream
+                await self.append(subjects.ARCHIVE, [record], expected_last_sequence=end)
+        if told >= 1:  # told of no sequence, the server would forget all
+            wanted = {"seq": told + 1, "filter": subjects.trimmable(stream)}
+            await call(self._connection, f"STREAM.PURGE.{stream}", wanted, timeout_s=PURGE_S)
 
     async def last(self, stream: str, subject: str | None = None) -> Delivery | None:
         """See `streams.ports.Log.last`."""

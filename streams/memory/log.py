@@ -1,10 +1,12 @@
 """The log within one process: the same contract as JetStream's, gone with the process."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from streams import subjects
 from streams.memory.bus import MemoryBus
 from streams.ports import (
     BATCH_MAX,
@@ -24,19 +26,21 @@ PAYLOAD_MAX = 1024 * 1024  # nats-server's default, headers included
 class _Stream:
     name: str
     republish: Republish | None
-    trimmed: int = 0  # up to this sequence
+    trimmed: int = 0  # up to this sequence, but for what stays
+    last_sequence: int = 0
     deliveries: list[Delivery] = field(default_factory=list)
     grown: asyncio.Condition = field(default_factory=asyncio.Condition)
     places: dict[str, int] = field(default_factory=dict)  # of the readers
 
-    @property
-    def last_sequence(self) -> int:
-        return self.trimmed + len(self.deliveries)
-
     def after(self, sequence: int, up_to_sequence: int | None = None) -> list[Delivery]:
         """What it still has from after one sequence up to another."""
         until = self.last_sequence if up_to_sequence is None else up_to_sequence
-        return self.deliveries[max(0, sequence - self.trimmed) : max(0, until - self.trimmed)]
+        first = bisect_right(self.deliveries, sequence, key=_sequence)
+        return self.deliveries[first : bisect_right(self.deliveries, until, key=_sequence)]
+
+
+def _sequence(delivery: Delivery) -> int:
+    return delivery.sequence
 
 
 class MemoryConsumer:
@@ -66,7 +70,7 @@ class MemoryConsumer:
 
     async def pending(self) -> int:
         """See `streams.ports.Consumer.pending`."""
-        return self._stream.last_sequence - max(self._given, self._stream.trimmed)
+        return len(self._stream.after(self._given))
 
     async def close(self) -> None:
         """See `streams.ports.Consumer.close`."""
@@ -111,16 +115,17 @@ class MemoryLog:
         """See `streams.ports.Log.last_sequence`."""
         return self._stream(stream).last_sequence
 
-    async def first_sequence(self, stream: str) -> int:
-        """See `streams.ports.Log.first_sequence`."""
-        return self._stream(stream).trimmed + 1
+    async def trimmed(self, stream: str) -> int:
+        """See `streams.ports.Log.trimmed`."""
+        return self._stream(stream).trimmed
 
     async def trim(self, stream: str, up_to_sequence: int) -> None:
         """See `streams.ports.Log.trim`."""
         target = self._stream(stream)
         up_to = min(up_to_sequence, target.last_sequence)
         if up_to > target.trimmed:
-            target.deliveries = target.after(up_to)
+            stay = [delivery for delivery in target.after(0, up_to) if subjects.stays(delivery.subject)]
+            target.deliveries = stay + target.after(up_to)
             target.trimmed = up_to
 
     async def last(self, stream: str, subject: str | None = None) -> Delivery | None:
@@ -165,9 +170,9 @@ class MemoryLog:
     async def _store(self, stream: _Stream, records: Sequence[Record]) -> None:
         now = datetime.now(UTC)
         for record in records:
-            sequence = stream.last_sequence + 1
-            headers = dict(record.headers)
-            stream.deliveries.append(Delivery(stream.name, sequence, record.subject, record.data, headers, now))
+            stream.last_sequence += 1
+            place = (stream.name, stream.last_sequence, record.subject)
+            stream.deliveries.append(Delivery(*place, record.data, dict(record.headers), now))
             self._republish(stream, stream.deliveries[-1])
         async with stream.grown:
             stream.grown.notify_all()

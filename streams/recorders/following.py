@@ -68,7 +68,7 @@ class Following:
                 await asyncio.sleep(RETRY_S)
                 continue
             if deliveries:
-                if deliveries[0].sequence != self._last + 1:
+                if deliveries[-1].sequence - self._last != len(deliveries):  # a hole, wherever
                     await self._selecting.check_begins(self._last + 1)
                 self._last = deliveries[-1].sequence
                 await self._consumer.ack(self._last)

@@ -37,7 +37,7 @@ class JetStreamAggregateRecorder(AggregateRecorder):
         self._in = stored_in
         tails = Tails()
         log = JetStreamLog(datastore.connection, JetStreamNodes(datastore.connection))
-        self._selecting = Selecting(log, stored_in, tails)
+        self._selecting = Selecting(log, datastore.connection, stored_in, tails)
         self._inserting = Inserting(log, Publisher(datastore.connection), stored_in, tails)
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:

@@ -8,6 +8,8 @@ from uuid import UUID
 from eventsourcing.persistence import Notification, StoredEvent
 
 from streams import subjects
+from streams.jetstream.api import LOOK_S, call
+from streams.jetstream.connection import Connection
 from streams.ports import Delivery, Log, LogUnavailable
 from streams.recorders.stored import StoredIn, highest_version
 from streams.recorders.tails import Tail, Tails
@@ -42,8 +44,9 @@ async def read_subject(
 class Selecting:
     """The events of one stream. Every method raises `LogUnavailable`, and `DataError` for what is no event."""
 
-    def __init__(self, log: Log, stored_in: StoredIn, tails: Tails) -> None:
+    def __init__(self, log: Log, connection: Connection, stored_in: StoredIn, tails: Tails) -> None:
         self._log = log
+        self._connection = connection
         self._in = stored_in
         self._tails = tails
 
@@ -54,7 +57,7 @@ class Selecting:
         subject = self._in.subject(originator_id)
         last = await self._log.last(self._in.stream, subject)
         if last is None:
-            if self._in.is_riverrun:
+            if self._in.is_riverrun and not subjects.stays(subject):
                 await self.check_begins(1)
             return []
         newest = self._in.event(last)
@@ -109,8 +112,15 @@ class Selecting:
         Raises:
             LogUnavailable: it was trimmed beyond it.
         """
-        if (first := await self._log.first_sequence(self._in.stream)) > sequence:
+        if (first := await self._first()) > sequence:
             raise LogUnavailable(f"{self._in.stream} was trimmed: it begins at sequence {first}, not at {sequence}")
+
+    async def _first(self) -> int:
+        stream = self._in.stream
+        if self._in.is_riverrun:
+            return await self._log.trimmed(stream) + 1
+        state = (await call(self._connection, f"STREAM.INFO.{stream}", timeout_s=LOOK_S))["state"]
+        return max(1, int(state["first_seq"]))  # nothing trims it, but somebody may have; 0: there was never an event
 
     async def last_sequence(self) -> int:
         """The newest event's, 0 when there was never one."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from commands.conversations import ConversationResult, CreateConversation
 from commands.messages import MessageResult, PostMessage
-from commands.ports import ReceiptLookup, Snapshot
+from commands.ports import ReceiptLookup, Snapshot, Trimmed
 from commands.repository import Repository
 from commands.writer import PartitionWriter
 from domain.errors import Unavailable
@@ -62,6 +62,7 @@ class Snapshots:
     def __init__(self) -> None:
         self.kept: dict[str, Snapshot] = {}
         self.loads = 0
+        self.covered = 0
 
     async def load(self, family: str, aggregate_id: str) -> Snapshot | None:
         self.loads += 1
@@ -70,6 +71,11 @@ class Snapshots:
 
     async def save(self, snapshot: Snapshot) -> None:
         self.kept[snapshot.aggregate_id] = snapshot
+
+    async def of_trimmed(self, stream: str, trimmed: int, family: str, aggregate_id: str) -> Trimmed:
+        if self.covered < trimmed:
+            return Trimmed(is_certain=False)
+        return Trimmed(True, await self.load(family, aggregate_id))
 
 
 class LogReceipts:

@@ -68,9 +68,7 @@ async def test_a_dry_round_tells_and_a_round_does_what_was_told(
     assert await rows(pool, EVERYTHING) == before
     assert {step.outcome for step in told} == {"due"}
     done = await steps(scheduler(pool, store))
-    assert [(step.model, step.month, step.rows) for step in done] == [
-        (step.model, step.month, step.rows) for step in told
-    ]
+    assert [(step.what, step.part, step.rows) for step in done] == [(step.what, step.part, step.rows) for step in told]
     assert await steps(scheduler(pool, store)) == []
 
 
@@ -86,7 +84,7 @@ async def test_what_the_archive_does_not_have_yet_waits(
     pool: AsyncConnectionPool, store: ColdStore, chats: list[Conversation]
 ) -> None:
     await store.execute("ALTER TABLE messages DELETE WHERE seq > 150")
-    outcomes = {(step.model, step.outcome) for step in await steps(scheduler(pool, store))}
+    outcomes = {(step.what, step.outcome) for step in await steps(scheduler(pool, store))}
     assert outcomes == {("messages", "moved"), ("messages", "waiting"), ("changes", "moved")}
 
 

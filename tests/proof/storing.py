@@ -5,9 +5,11 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from projections.tiers import inventory, trimming
+from commands.covering import Covering
+from projections.tiers import inventory
 from projections.tiers.months import MODELS
 from projections.tiers.policy import WarmPolicy
+from projections.tiers.trimming import Trimmer
 from streams.ports import Archive, Delivery, Log
 from tests.proof.bars import Bar
 from tests.proof.kills import through_kills
@@ -138,16 +140,18 @@ async def _look(site: Site) -> inventory.Inventory:
 async def trim(site: Site, bar: Bar) -> Outcome:
     """All of the log that is archived and applied, but for its last thousand events a stream."""
     outcome = Outcome("trim")
+
+    def covering(family: str, partition: int) -> Covering:
+        return Covering(site.pool, family=family, partition=partition)
+
+    trimmer = Trimmer(site.log, site.archive, covering, partitions=site.partitions, keep=KEEP)
     async with site.pool.connection() as connection:
-        planned = await trimming.plan(
-            site.log, site.archive, connection, partitions=site.partitions, keep=KEEP, now=datetime.now(UTC)
-        )
-    await trimming.trim(site.log, planned)
+        planned = await trimmer.plan(connection, datetime.now(UTC))
+    total = sum(one.events for one in planned)
     for one in planned:
-        first = await site.log.first_sequence(one.stream)
-        if first != one.up_to_sequence + 1:
-            outcome.fault(f"{one.stream} begins at {first}, and was trimmed up to {one.up_to_sequence}")
-        outcome.count += one.up_to_sequence
-    bar(outcome.count, outcome.count)
-    outcome.note = "but for the last thousand of each stream"
+        outcome.count += await trimmer.trim(one)
+        bar(outcome.count, total)
+        if (trimmed := await site.log.trimmed(one.stream)) != max(one.up_to_sequence, one.trimmed):
+            outcome.fault(f"{one.stream} was trimmed up to {trimmed:,}, and not to {one.up_to_sequence:,}")
+    outcome.note = "but for the last thousand of each stream, and keys"
     return outcome

@@ -25,6 +25,10 @@ class MemoryArchive:
             raise ArchiveUnavailable("down")
         return self.deliveries[-1].sequence if self.deliveries else 0
 
+    async def last(self, stream: str, subject: str, *, up_to_sequence: int) -> Delivery | None:
+        reading = self.read(stream, subject=subject, up_to_sequence=up_to_sequence)
+        return ([None, *[delivery async for delivery in reading]])[-1]
+
     async def read(
         self, stream: str, *, subject: str | None = None, after_sequence: int = 0, up_to_sequence: int
     ) -> AsyncIterator[Delivery]:

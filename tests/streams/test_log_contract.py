@@ -335,10 +335,10 @@ async def test_dead_events_are_kept(log: Log) -> None:
     assert (last.subject, last.data, last.headers["Why"]) == ("dead.heads.0", b"bad", "broken")
 
 
-async def test_an_untrimmed_stream_begins_at_one(log: Log) -> None:
-    assert await log.first_sequence(STREAM) == 1
+async def test_a_stream_has_forgotten_nothing_at_first(log: Log) -> None:
+    assert await log.trimmed(STREAM) == 0
     await log.append(STREAM, records(3), expected_last_sequence=0)
-    assert await log.first_sequence(STREAM) == 1
+    assert await log.trimmed(STREAM) == 0
 
 
 @pytest.mark.parametrize("up_to", [0, 3, 5, 9])
@@ -347,7 +347,7 @@ async def test_a_trimmed_stream_goes_on_where_it_was(log: Log, up_to: int) -> No
     await log.trim(STREAM, up_to)
     await log.trim(STREAM, up_to - 1)  # what was forgotten before changes nothing
     left = [str(number) for number in range(1, 6) if number > up_to]
-    assert await log.first_sequence(STREAM) == min(up_to, 5) + 1
+    assert await log.trimmed(STREAM) == min(up_to, 5)
     assert await log.last_sequence(STREAM) == 5
     assert await texts(log) == left
     assert await texts(log, after_sequence=1, up_to_sequence=4) == [text for text in left if "1" < text <= "4"]
@@ -361,8 +361,30 @@ async def test_a_trimmed_stream_goes_on_where_it_was(log: Log, up_to: int) -> No
     await consumer.close()
 
 
-async def test_a_stream_that_is_not_there_has_no_beginning_and_forgets_nothing(log: Log) -> None:
-    with pytest.raises(LogUnavailable):
-        await log.first_sequence("CONV-9")
+async def test_the_keys_of_reservations_and_pairs_stay(log: Log) -> None:
+    await log.append(STREAM, [*records(3), key := Record("conv.0.dm.x", b"key")], expected_last_sequence=0)
+    await log.append(STREAM, records(3), expected_last_sequence=4)
+    await log.trim(STREAM, 5)
+    assert [delivery.sequence async for delivery in log.read(STREAM)] == [4, 6, 7]
+    last = await log.last(STREAM, key.subject)
+    assert last is not None
+    assert last.sequence == 4
+    await log.trim(STREAM, 7)
+    assert [delivery.sequence async for delivery in log.read(STREAM)] == [4]
+    assert await log.append(STREAM, records(1), expected_last_sequence=7) == 8
+    consumer = await log.consume(STREAM, "reader", after_sequence=0)
+    assert [delivery.sequence for delivery in await _fetched(consumer, 2)] == [4, 8]
+    await consumer.close()
+
+
+async def test_two_streams_are_trimmed_at_once(log: Log) -> None:
+    await log.append(STREAM, records(5), expected_last_sequence=0)
+    users = [Record("user.0.ann", b"x") for _ in range(5)]
+    await log.append("USER-0", users, expected_last_sequence=0)
+    await asyncio.gather(*(log.trim(stream, up_to) for up_to in (2, 4) for stream in (STREAM, "USER-0")))
+    assert [await log.trimmed(stream) for stream in (STREAM, "USER-0")] == [4, 4]
+
+
+async def test_a_stream_that_is_not_there_forgets_nothing(log: Log) -> None:
     with pytest.raises(LogUnavailable):
         await log.trim("CONV-9", 1)
