@@ -10,6 +10,7 @@ import typer
 import uvloop
 
 from runtime import logs
+from streams.ports import LogError
 from tests.proof.bars import Bars
 from tests.proof.course import STEPS, CannotRun, Proof, Wanted
 from tests.proof.report import as_dict, passed, show
@@ -47,8 +48,9 @@ def main(
         try:
             proof = Proof(wanted, (keep or Path(temporary)).absolute(), Bars())
             outcomes = uvloop.run(proof.run())
-        except (CannotRun, OSError) as error:
-            sys.stderr.write(f"cannot run: {error}\n")
+        except (CannotRun, LogError, OSError) as error:
+            again = f"; go on with --keep {keep}" if keep else ""
+            sys.stderr.write(f"cannot run: {error}{again}\n")
             raise typer.Exit(2) from None
     if as_json:
         sys.stdout.write(json.dumps(as_dict(outcomes)) + "\n")

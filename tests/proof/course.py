@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -22,6 +23,7 @@ from tests.proof import storing
 from tests.proof.bars import Bar, Bars
 from tests.proof.corpus import Corpus, Plan
 from tests.proof.outcome import Outcome
+from tests.proof.rebuilding import rebuild
 from tests.proof.site import Site, opened
 from tests.proof.source import Source
 from tests.proof.told import Told, load, save
@@ -33,7 +35,7 @@ BYTES_A_MESSAGE: Final = 2_500  # at the most at once: log, Postgres with its ow
 BYTES_AT_LEAST: Final = 2_000_000_000
 VERIFY_WAIT_S: Final = 120.0
 
-STEPS: Final = ("write", "archive", "compare", "project", "move", "trim", "walk", "verify")
+STEPS: Final = ("write", "archive", "compare", "project", "move", "trim", "walk", "rebuild", "verify")
 
 Step: TypeAlias = Callable[[Bar], Awaitable[Outcome]]
 
@@ -152,10 +154,19 @@ class Proof:
                 await role.serving()
                 return await Walk(role.url, site.secret, self._history(), seed=seed).run(self.wanted.pages, bar)
 
-        async def verify_(bar: Bar) -> Outcome:
-            return await self._verify(site, bar)
+        async def rebuild_(bar: Bar) -> Outcome:
+            if find_spec("runtime.cli.rebuild") is None:
+                return Outcome("rebuild", note="this release has no riverrun rebuild")
+            async with site.role(EVERYTHING, WARM_MONTHS=storing.WARM_MONTHS) as role:
+                await role.serving()
+                return await rebuild(site, role, bar)
 
-        return dict(zip(STEPS, (write_, archive, compare, project, move, trim, walk, verify_), strict=True))
+        async def verify_(bar: Bar) -> Outcome:
+            async with site.role("projector"):  # for what was posted last
+                return await self._verify(site, bar)
+
+        steps = (write_, archive, compare, project, move, trim, walk, rebuild_, verify_)
+        return dict(zip(STEPS, steps, strict=True))
 
     async def _write(self, site: Site, bar: Bar) -> Outcome:
         corpus, outcome = Corpus(self._plan, self._source), Outcome("write")

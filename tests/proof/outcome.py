@@ -11,8 +11,8 @@ class Outcome:
     """A step of a proof.
 
     Attributes:
-        seconds: how long it took, in all its tries.
-        count: of what it is about, `unit`.
+        seconds: how long it took.
+        count: how many `unit` it did. Both are, of a step that was broken off, since it went on.
         note: what else there is to be said.
         faults: what is not as it should be, a line each; the first twenty.
         fault_count: how many there are.

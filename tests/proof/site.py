@@ -112,12 +112,13 @@ class Role:
 
     Attributes:
         url: of the API, where it is among the roles, once it serves.
+        environment: its settings, and what else is in this process's.
     """
 
     def __init__(self, roles: str, environment: dict[str, str], log: Path) -> None:
         self.url = ""
         self._roles = roles
-        self._environment = {**os.environ, **environment}
+        self.environment = {**os.environ, **environment}
         self._log = log
         self._process: Process | None = None
 
@@ -129,7 +130,7 @@ class Role:
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=log,
-                env=self._environment,
+                env=self.environment,
             )
 
     async def serving(self) -> None:

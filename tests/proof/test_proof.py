@@ -13,8 +13,9 @@ from projections.log_fold_users import UsersFold
 from streams import subjects
 from streams.codec import decode
 from streams.memory import MemoryBus, MemoryLog
-from streams.ports import Delivery, LogUnavailable, Record
+from streams.ports import AppendUnknown, Delivery, LogUnavailable, Record
 from streams.topology import Topology
+from tests.proof import writing
 from tests.proof.bars import Bars
 from tests.proof.corpus import Corpus, Made, Plan
 from tests.proof.course import STEPS, Proof, Wanted
@@ -56,7 +57,7 @@ def told(source: Source) -> list[Told]:
 
 
 async def test_a_multiplied_chat_goes_through_all_tiers_and_is_as_it_was_told(tmp_path: Path) -> None:
-    wanted = Wanted(20_000, SHARED if SHARED.is_dir() else None, months=4, pages=150, kills=2)
+    wanted = Wanted(12_000, SHARED if SHARED.is_dir() else None, months=3, pages=150, kills=2)
     outcomes = await Proof(wanted, tmp_path, Bars(quiet=True)).run()
     assert [outcome.faults for outcome in outcomes] == [[]] * len(STEPS)
     assert passed(outcomes)
@@ -108,7 +109,11 @@ async def test_a_log_of_a_corpus_does_not_contradict_itself(log: MemoryLog, told
     assert found >= {"conversation.created", "conversation.reserved", "pair.blocked", "user.created"}
 
 
-async def test_a_writing_that_was_broken_off_goes_on_where_it_was(source: Source, log: MemoryLog) -> None:
+async def test_a_writing_that_was_broken_off_goes_on_where_it_was(
+    source: Source, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "TRY_FOR_S", 0.0)
+
     class Breaking(MemoryLog):
         """Takes so many appends."""
 
@@ -130,6 +135,28 @@ async def test_a_writing_that_was_broken_off_goes_on_where_it_was(source: Source
         for partition in range(PLAN.partitions):
             stream = subjects.stream(family, partition)
             assert await everything(breaking, stream) == await everything(log, stream) != []
+
+
+async def test_an_append_whose_answer_was_lost_is_in_the_log_once(source: Source, log: MemoryLog) -> None:
+    class Forgetful(MemoryLog):
+        """Every third answer does not come, of half of them because nothing was stored."""
+
+        asked = 0
+
+        async def append(self, stream: str, records: Any, *, expected_last_sequence: int) -> int:
+            self.asked += 1
+            if self.asked % 6 == 0:
+                raise AppendUnknown("nothing was stored")
+            last = await super().append(stream, records, expected_last_sequence=expected_last_sequence)
+            if self.asked % 3 == 0:
+                raise AppendUnknown("all was stored")
+            return last
+
+    forgetful = Forgetful(MemoryBus())
+    await forgetful.ensure(Topology(PLAN.partitions))
+    await write(forgetful, Corpus(PLAN, source), lambda *_: None)
+    stream = subjects.stream(subjects.CONV, 0)
+    assert await everything(forgetful, stream) == await everything(log, stream)
 
 
 async def everything(log: MemoryLog, stream: str) -> list[tuple[str, bytes]]:

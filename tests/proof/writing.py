@@ -4,13 +4,16 @@ A stream's sequence says how much of it was written, so a writing that was broke
 """
 
 import asyncio
+import time
 from typing import Final
 
 from streams import codec
-from streams.ports import BATCH_MAX, Log, Record
+from streams.ports import BATCH_MAX, AppendUnknown, Log, LogUnavailable, Record, WrongSequence
 from tests.proof.bars import Bar
 from tests.proof.corpus import Corpus
 
+TRY_FOR_S: Final = 60.0  # the disk may be another's for a while
+TRY_AGAIN_S: Final = 0.2
 METADATA: Final = codec.Metadata()
 
 
@@ -60,9 +63,23 @@ class _Line:
         await self.sent()
         if self.records:
             records, self.records = self.records, []
-            appending = self._log.append(self._stream, records, expected_last_sequence=self._last)
-            self._sending = asyncio.create_task(appending)
+            self._sending = asyncio.create_task(self._append(records))
             await asyncio.sleep(0)  # so that it is on its way
+
+    async def _append(self, records: list[Record]) -> int:
+        """Nobody else appends: after an unknown outcome it is tried again, and refused if it has landed."""
+        deadline_s = time.monotonic() + TRY_FOR_S
+        while True:
+            try:
+                return await self._log.append(self._stream, records, expected_last_sequence=self._last)
+            except WrongSequence:
+                if (last := await self._log.last_sequence(self._stream)) != self._last + len(records):
+                    raise
+                return last
+            except (AppendUnknown, LogUnavailable):
+                if time.monotonic() > deadline_s:
+                    raise
+                await asyncio.sleep(TRY_AGAIN_S)
 
     async def sent(self) -> None:
         """Wait until it is appended."""
