@@ -1,6 +1,7 @@
 """The steps that bring a corpus through the tiers: projected, archived, compared with the log, moved, trimmed."""
 
 import random
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -18,6 +19,7 @@ from tests.proof.site import Site
 from tests.proof.told import Told
 
 WARM_MONTHS: Final = "2"
+SHOW_EVERY: Final = 5_000  # events
 KEEP: Final = timedelta(0)  # the corpus is of months ago, and was stored just now
 
 # Of each stream the lowest checkpoint of those that follow it.
@@ -66,9 +68,12 @@ async def compare(site: Site, told: list[Told], bar: Bar) -> Outcome:
     """The archive with the log, byte for byte; and the table of messages with what was told."""
     outcome, ends = Outcome("compare"), await site.ends()
     total = sum(ends.values())
+
+    def show(count: int) -> None:
+        bar(count, total)
+
     for stream, end in ends.items():
-        await compare_stream(site.log, site.archive, stream, end, outcome)
-        bar(outcome.count, total)
+        await compare_stream(site.log, site.archive, stream, end, outcome, show)
     ((rows, distinct),) = await site.clickhouse.query("SELECT count(), uniqExact(stream, sequence) FROM events")
     if not rows == distinct == total:
         outcome.fault(f"the archive has {rows:,} events, {distinct:,} different ones, and the log {total:,}")
@@ -82,7 +87,9 @@ async def compare(site: Site, told: list[Told], bar: Bar) -> Outcome:
     return outcome
 
 
-async def compare_stream(log: Log, archive: Archive, stream: str, end: int, outcome: Outcome) -> None:
+async def compare_stream(
+    log: Log, archive: Archive, stream: str, end: int, outcome: Outcome, show: Callable[[int], None]
+) -> None:
     """One stream, event by event."""
     async with (
         aclosing(log.read(stream, up_to_sequence=end)) as logged,  # type: ignore[type-var]
@@ -98,6 +105,8 @@ async def compare_stream(log: Log, archive: Archive, stream: str, end: int, outc
                 if wanted is None or found is None or wanted.sequence != found.sequence:
                     return  # all that follows differs
             outcome.count += 1
+            if outcome.count % SHOW_EVERY == 0:
+                show(outcome.count)
 
 
 def _named(delivery: Delivery | None) -> str:

@@ -221,7 +221,7 @@ async def test_an_archive_that_differs_is_noticed() -> None:
     async def faults(archived: list[Delivery]) -> int:
         archive, outcome = MemoryArchive(), Outcome("compare")
         archive.deliveries = archived
-        await compare_stream(log, archive, "CONV-0", 20, outcome)
+        await compare_stream(log, archive, "CONV-0", 20, outcome, lambda _: None)
         return outcome.fault_count
 
     assert await faults(logged) == 0
