@@ -166,24 +166,18 @@ class Archiving:
 
 def store_scheduler(connections: Connections, clickhouse: ClickHouse) -> StoreScheduler:
     """What moves months and trims, in every process of the role `archiver`: one of them at a time."""
-    settings = connections.settings
+    settings, log, pool = connections.settings, connections.jetstream.log, connections.pool
     return StoreScheduler(
-        connections.pool,
+        pool,
         connections.cold,
         WarmPolicy.parse(settings.warm_months),
         now=lambda: datetime.now(UTC),
-        trimmer=trimmer(
-            connections.jetstream.log, clickhouse, connections.pool, settings.partitions, settings.log_days
-        ),
+        trimmer=trimmer(log, clickhouse, pool, settings.partitions, settings.log_days) if settings.log_days else None,
     )
 
 
-def trimmer(
-    log: Log, clickhouse: ClickHouse, pool: AsyncConnectionPool, partitions: int, log_days: int
-) -> Trimmer | None:
-    """What trims the log; `None` where all of it stays."""
-    if not log_days:
-        return None
+def trimmer(log: Log, clickhouse: ClickHouse, pool: AsyncConnectionPool, partitions: int, log_days: int) -> Trimmer:
+    """What trims the log."""
 
     def covering(family: str, partition: int) -> Covering:
         return Covering(pool, family=family, partition=partition)

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,14 +91,15 @@ def run(  # noqa: PLR0917  # each is an option
     target = resolve_target(url, data_dir)
 
     async def move(pool: AsyncConnectionPool, clickhouse: ClickHouse) -> list[Step]:
-        jetstream = await JetStream.connect(target.nats_url, name="riverrun-tiers")
-        try:
-            trims = trimmer(jetstream.log, clickhouse, pool, target.partitions, days)
+        async with AsyncExitStack() as stack:
+            trims = None
+            if days:
+                jetstream = await JetStream.connect(target.nats_url, name="riverrun-tiers")
+                stack.push_async_callback(jetstream.close)
+                trims = trimmer(jetstream.log, clickhouse, pool, target.partitions, days)
             cold = Cold(clickhouse, partitions=target.partitions)
             scheduler = StoreScheduler(pool, cold, policy, now=lambda: now, trimmer=trims)
             return [step async for step in scheduler.round(dry_run=dry_run)]
-        finally:
-            await jetstream.close()
 
     steps = _with_stores(target, move)
     if as_json:
