@@ -22,6 +22,7 @@ from runtime.secret_file import load_or_create_secret
 from streams import subjects
 from streams.archived import ArchivedLog
 from streams.jetstream import JetStream
+from streams.ports import ArchiveUnavailable
 from streams.topology import Topology
 
 START_S: Final = 120.0
@@ -58,6 +59,16 @@ class Site:
     async def ends(self) -> dict[str, int]:
         """The last sequence of each."""
         return {stream: await self.log.last_sequence(stream) for stream in self.streams}
+
+    async def answers(self) -> None:
+        """Wait until ClickHouse does, which may have been killed just now."""
+        async with asyncio.timeout(START_S):
+            while True:
+                try:
+                    await self.clickhouse.query("SELECT 1")
+                    return
+                except ArchiveUnavailable:
+                    await asyncio.sleep(POLL_S)
 
     def role(self, roles: str, **settings: str) -> "Role":
         """A process of some roles, not yet started.

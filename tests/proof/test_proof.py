@@ -57,14 +57,14 @@ def told(source: Source) -> list[Told]:
 
 
 async def test_a_multiplied_chat_goes_through_all_tiers_and_is_as_it_was_told(tmp_path: Path) -> None:
-    wanted = Wanted(12_000, SHARED if SHARED.is_dir() else None, months=3, pages=150, kills=2)
+    wanted = Wanted(12_000, SHARED if SHARED.is_dir() else None, months=3, pages=150, kills=3)
     outcomes = await Proof(wanted, tmp_path, Bars(quiet=True)).run()
     assert [outcome.faults for outcome in outcomes] == [[]] * len(STEPS)
     assert passed(outcomes)
     by_step = {outcome.step: outcome for outcome in outcomes}
     assert list(by_step) == list(STEPS)
     assert by_step["write"].count == by_step["archive"].count == by_step["compare"].count == by_step["verify"].count
-    assert by_step["archive"].numbers["kills"] + by_step["move"].numbers["kills"] >= 1
+    assert by_step["archive"].numbers["kills"] >= 1  # all three where the work is longer than the machine is fast
     assert by_step["move"].count > 0
     assert by_step["trim"].count > 0
     assert by_step["walk"].count == 150
