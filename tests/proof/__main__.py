@@ -1,6 +1,7 @@
 """`python -m tests.proof` (`make proof`): the long form. Exit status 1 when anything is not as it should be."""
 
 import json
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -40,6 +41,7 @@ def main(
     folder = irc or (SHARED if SHARED.is_dir() else None)
     wanted = Wanted(messages, folder, months, partitions, seed, pages, kills, until)
     logs.configure(level="critical", form="text")  # that processes end and are started again is no news here
+    logging.disable()
     of = f"the chat in {folder}" if folder else "an invented chat"
     sys.stderr.write(f"{messages:,} messages of {of}; it takes up to {wanted.needed_bytes / 1e9:,.1f} GB of disk\n")
     with tempfile.TemporaryDirectory(prefix="riverrun-proof-", ignore_cleanup_errors=True) as temporary:
