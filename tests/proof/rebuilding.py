@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Final
 
 import httpx
 
+from runtime.embedded.child import Account, leashed
 from runtime.tokens import mint
 from tests.proof.bars import Bar
 from tests.proof.outcome import Outcome
@@ -76,8 +78,9 @@ async def rebuild(site: Site, role: Role, bar: Bar) -> Outcome:
     async with posting.going_on():
         await posting.more(LEAST, role)
         before = posting.acked
+        command = (sys.executable, "-m", "runtime.cli", "rebuild", "--json", "--url", role.url)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "runtime.cli", "rebuild", "--json", "--url", role.url),
+            *leashed(command, Account.current(), signal.SIGKILL),
             cwd=site.folder,  # where there is no data directory of another deployment
             stdin=DEVNULL,
             stdout=PIPE,

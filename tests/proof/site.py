@@ -17,6 +17,7 @@ from migrations.postgres.apply import upgrade
 from projections.archive.clickhouse import ClickHouse
 from projections.archive.reading import ClickHouseArchive
 from projections.tiers.cold import Cold
+from runtime.embedded.child import Account, leashed
 from runtime.embedded.servers import EmbeddedServers
 from runtime.secret_file import load_or_create_secret
 from streams import subjects
@@ -134,10 +135,11 @@ class Role:
         self._process: Process | None = None
 
     async def spawn(self) -> None:
-        """Start it."""
+        """Start it. It dies with this process."""
+        command = (sys.executable, "-m", "runtime.cli", "serve", "--roles", self._roles)
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "runtime.cli", "serve", "--roles", self._roles),
+                *leashed(command, Account.current(), signal.SIGKILL),
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=log,
