@@ -18,6 +18,7 @@ from api import (
     members,
     messages,
     own_settings,
+    past,
     presences,
     sql,
     tickets,
@@ -41,6 +42,7 @@ _TABLE: Final[tuple[Endpoint | OpenEndpoint, ...]] = (
     *devices.ENDPOINTS,
     *presences.ENDPOINTS,
     *sql.ENDPOINTS,
+    *past.ENDPOINTS,
     *tickets.ENDPOINTS,
     *health.ENDPOINTS,
 )

@@ -1,5 +1,6 @@
 """What every handler may use, made once by the composition root and kept in `app.state.context`."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from api.auth import Authenticator
 from api.recent_writes import RecentWrites
 from commands.ports import Dispatcher
 from projections.hot import HotStore
+from projections.past.past import Past
 from projections.people import UserQueries
 from projections.queries import Queries
 from projections.sync import SyncQueries
@@ -39,6 +41,7 @@ class ApiContext:
         readiness: named checks that raise while what they are about is not ready.
         versions: of Riverrun and what it runs on, for `/version`; `riverrun` is among them.
         analysts: who asks the archive in SQL; `None`: nobody is answered.
+        past_turns: how many questions about the past are folded at once; sessions are served in between.
         random_slot: any slot, 0…1023: where a new conversation is placed.
     """
 
@@ -46,6 +49,7 @@ class ApiContext:
     queries: Queries
     users: UserQueries
     sync: SyncQueries
+    past: Past
     hot: HotStore
     authenticator: Authenticator
     tickets: "TicketStore"
@@ -56,3 +60,4 @@ class ApiContext:
     limits: Limits = Limits()
     analysts: "Analysts | None" = None
     recent_writes: RecentWrites = field(default_factory=RecentWrites)
+    past_turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))

@@ -165,6 +165,37 @@ class ExportQuery(Struct, frozen=True, forbid_unknown_fields=True):
     after: Annotated[int, Meta(ge=0, le=INT64_MAX, description="The last seq the client has.")] = 0
 
 
+At: TypeAlias = Annotated[
+    datetime, Meta(tz=True, description="As it was at this time, with its zone: `2026-11-25T09:00:00Z`.")
+]
+AtVersion: TypeAlias = Annotated[int, Meta(ge=1, le=INT64_MAX, description="Of the conversation; not with `at`.")]
+
+
+class PastConversationQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """A conversation as it was at a time or a version; a page of its members, by user id."""
+
+    at: At | None = None
+    version: AtVersion | None = None
+    after: UserId | None = None
+    limit: Limit = LIMIT_DEFAULT
+
+
+class PastMembershipQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """A membership as it was at a time or a version."""
+
+    at: At | None = None
+    version: AtVersion | None = None
+
+
+class PastInboxQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """An inbox as it was at a time."""
+
+    at: At
+    limit: Limit = LIMIT_DEFAULT
+    page: Annotated[str, Meta(max_length=64, description="The `page` of the page before.")] | None = None
+    hidden: Annotated[Literal["true", "false"], Meta(description="Also those that were hidden.")] = "false"
+
+
 class ExportEnd(Struct, frozen=True):
     """That was all: up to `last_seq`, read from these tiers."""
 

@@ -24,6 +24,8 @@ from commands.ports import Dispatcher
 from domain.ids import SLOTS
 from projections.hot import HotStore
 from projections.inbox import InboxQueries
+from projections.past.folding import EVENTS_MAX
+from projections.past.past import Past
 from projections.people import UserQueries
 from projections.push import PushQueries
 from projections.reading import Database
@@ -32,6 +34,7 @@ from runtime.connections import Connections
 from runtime.secret_file import load_or_create_secret
 from runtime.services import Services
 from runtime.settings import Settings
+from streams.archived import ArchivedLog
 
 SHOWN_VERSIONS = ("riverrun", "nats-py", "eventsourcing", "starlette", "uvicorn", "psycopg", "redis")
 
@@ -89,6 +92,9 @@ async def open_doors(
         queries=queries,
         users=users,
         sync=sync,
+        past=Past(
+            ArchivedLog(jetstream.log, connections.archive), database, partitions=partitions, events_max=EVENTS_MAX
+        ),
         hot=HotStore(valkey, InboxQueries(pool, partitions=partitions), partitions=partitions),
         authenticator=_authenticator(settings),
         tickets=TicketStore(valkey),

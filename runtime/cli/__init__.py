@@ -20,6 +20,8 @@ COMMANDS = {
     "nodes": ("runtime.cli.nodes:nodes", "Show the nodes of a deployment: roles, partitions, what waits."),
     "verify": ("runtime.cli.verify:verify", "Compare the log with the read models."),
     "trace": ("runtime.cli.trace:trace_message", "What happened to a message, and why somebody did not see it."),
+    "log": ("runtime.cli.log:app", "Show events of the log: the newest, one whole, those with a text."),
+    "as-of": ("runtime.cli.as_of:as_of", "A conversation, a membership or an inbox as it was."),
     "dead": ("runtime.cli.dead:app", "List and replay events that a projection could not apply."),
     "tiers": ("runtime.cli.tiers:app", "Show what lies in which tier, and move what is old."),
     "sql": ("runtime.cli.sql:sql", "Ask the archive in SQL."),

@@ -24,7 +24,7 @@ from projections.projection import Projection
 from projections.users import UsersProjection
 from runtime.cli import fail
 from runtime.cli.target import Target, resolve_target
-from streams.jetstream import JetStream
+from runtime.cli.whole_log import whole_log
 from streams.ports import Log, LogError
 
 EXIT_LEFT: Final = 1
@@ -112,11 +112,8 @@ def _projection(event: DeadEvent) -> Projection:
 
 def _with_log(target: Target, work: Callable[[Log], Coroutine[Any, Any, T]]) -> T:
     async def connected() -> T:
-        jetstream = await JetStream.connect(target.nats_url, name="riverrun-dead")
-        try:
-            return await work(jetstream.log)
-        finally:
-            await jetstream.close()
+        async with whole_log(target, "dead") as log:
+            return await work(log)
 
     try:
         return asyncio.run(connected())

@@ -16,6 +16,7 @@ from runtime.analysis.asking import Asking, Rows
 from runtime.cli import fail
 from runtime.cli.target import DEFAULT_DATA_DIR, resolve_target
 from runtime.client.errors import ApiError, ClientError
+from runtime.terminal import printable
 
 HISTORY: Final = "sql.history"  # in the data directory
 HISTORY_MAX: Final = 1000  # lines
@@ -77,7 +78,7 @@ def sql(
         else:
             _answer(asking, sys.stdin.read() if statement is None else statement, form)
     except ApiError as error:
-        sys.stderr.write(f"riverrun: {_safe(error.detail)}\n")
+        sys.stderr.write(f"riverrun: {printable(error.detail)}\n")
         raise typer.Exit(1) from None
     except ClientError as error:
         fail(str(error))
@@ -114,18 +115,13 @@ def _print(answer: Rows) -> None:
     table = Table(show_edge=False, pad_edge=False)
     for name, type_ in zip(answer.names, answer.types, strict=True):
         is_number = type_.startswith(("UInt", "Int", "Float", "Decimal"))
-        table.add_column(Text(_safe(name)), justify="right" if is_number else "left", overflow="fold")
+        table.add_column(Text(printable(name)), justify="right" if is_number else "left", overflow="fold")
     for row in answer.rows:
-        table.add_row(*(Text("" if value is None else _safe(str(value))) for value in row))
+        table.add_row(*(Text("" if value is None else printable(str(value))) for value in row))
     console = Console()
     if answer.names:
         console.print(table)
     console.print(f"{len(answer.rows):,} row{'' if len(answer.rows) == 1 else 's'}", highlight=False)
-
-
-def _safe(text: str) -> str:
-    """Text without what a terminal would obey: it is other people's."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _converse(asking: Asking, form: Form, history: Path) -> None:
@@ -173,7 +169,7 @@ def _asked(asking: Asking, form: Form, statement: str, parameters: dict[str, str
     except KeyboardInterrupt:
         sys.stdout.write("\n")
     except ApiError as error:
-        sys.stdout.write(_safe(error.detail) + "\n")
+        sys.stdout.write(printable(error.detail) + "\n")
     except ClientError as error:
         sys.stdout.write(f"{error}\n")
 

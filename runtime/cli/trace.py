@@ -14,6 +14,7 @@ from domain.errors import Invalid
 from domain.ids import check_user_id
 from runtime.cli import fail
 from runtime.cli.target import Target, load_settings, resolve_target
+from runtime.cli.whole_log import whole_log
 from runtime.settings import Settings, masked
 from runtime.tracing.facts import Trace
 from runtime.tracing.locate import NotFound
@@ -58,15 +59,16 @@ def trace_message(
 async def _trace(target: Target, settings: Settings, message: str, user: str | None, body: bool) -> Trace:
     jetstream = await JetStream.connect(target.nats_url, name="riverrun-trace")
     try:
-        sources = Sources(
-            jetstream.log,
-            jetstream.bus,
-            target.postgres_url,
-            target.valkey_url,
-            partitions=settings.partitions,
-            fanout_limit=settings.fanout_limit,
-        )
-        return await trace(sources, message, user_id=user, body=body)
+        async with whole_log(target, "trace") as log:
+            sources = Sources(
+                log,
+                jetstream.bus,
+                target.postgres_url,
+                target.valkey_url,
+                partitions=settings.partitions,
+                fanout_limit=settings.fanout_limit,
+            )
+            return await trace(sources, message, user_id=user, body=body)
     finally:
         await jetstream.close()
 

@@ -1,7 +1,7 @@
 """Finding a message's event in the log, by its id or by its conversation and seq.
 
-An id says which partition it is of and when it was made. A partition's times never go back, so the place is found by
-halving the log: thirty reads in a thousand million events, and neither Postgres nor anybody's clock is asked.
+An id says which partition it is of and when it was made, and the log is halved until that moment is found
+(`streams.moments`). Neither Postgres nor anybody's clock is asked.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,6 +14,7 @@ from domain.events import MessagePosted
 from domain.ids import parse_id, partition_of, slot_of, time_ms_of
 from streams import subjects
 from streams.codec import decode
+from streams.moments import declared_ms, first_since
 from streams.ports import BATCH_MAX, Delivery, Log
 
 BORROWED_MS: Final = 1_000  # an id may be some milliseconds ahead of its event (`domain.ids.IdSequence`)
@@ -77,16 +78,9 @@ async def locate(log: Log, name: str, *, partitions: int, sequence_of: SequenceO
 
 async def _by_id(log: Log, stream: str, partition: int, id_: int) -> Delivery:
     made_ms, end = time_ms_of(id_), await log.last_sequence(stream)
-    low, high = 1, end + 1  # the first event that was decided late enough is in low … high
-    while low < high:
-        middle = (low + high) // 2
-        at = await _time_from(log, stream, middle)
-        if at is None or at[1] >= made_ms - BORROWED_MS:
-            high = middle
-        else:
-            low = at[0] + 1
-    async for delivery in log.read(stream, after_sequence=low - 1, up_to_sequence=end):
-        if (_time_ms(delivery) or 0) > made_ms:
+    first = await first_since(log, stream, made_ms - BORROWED_MS)
+    async for delivery in log.read(stream, after_sequence=first - 1, up_to_sequence=end):
+        if (declared_ms(delivery) or 0) > made_ms:
             break
         if (event := _message(delivery)) is not None and event.message_id == id_:
             return delivery
@@ -114,17 +108,6 @@ async def _by_seq(log: Log, stream: str, subject: str, seq: int, sequence: int |
     raise NotFound(f"conversation {id_} has no message with seq {seq}")
 
 
-async def _time_from(log: Log, stream: str, sequence: int) -> tuple[int, int] | None:
-    """The first event from a sequence on that says when it was decided: its sequence, and that time."""
-    async for delivery in log.read(stream, after_sequence=sequence - 1, up_to_sequence=sequence):
-        if (at_ms := _time_ms(delivery)) is not None:
-            return delivery.sequence, at_ms
-    async for delivery in log.read(stream, after_sequence=sequence):
-        if (at_ms := _time_ms(delivery)) is not None:
-            return delivery.sequence, at_ms
-    return None
-
-
 async def _append_of(log: Log, delivery: Delivery) -> tuple[str, int, int]:
     """The append that an event was part of: its id, its first and its last sequence. The first event bears the id."""
     append_id, first, last = "", delivery.sequence, delivery.sequence
@@ -149,8 +132,3 @@ def _message(delivery: Delivery) -> MessagePosted | None:
     except Exception:  # noqa: BLE001  # what cannot be read is not the message that is looked for
         return None
     return event if isinstance(event, MessagePosted) else None
-
-
-def _time_ms(delivery: Delivery) -> int | None:
-    at_ms = delivery.headers.get(subjects.OCCURRED_AT, "")
-    return int(at_ms) if at_ms.isdecimal() else None

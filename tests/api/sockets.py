@@ -35,6 +35,7 @@ from migrations.postgres.apply import upgrade
 from projections.fanout import FanoutWorker
 from projections.hot import HotStore
 from projections.inbox import InboxQueries
+from projections.past.past import Past
 from projections.people import UserQueries
 from projections.progress import Progress
 from projections.push import PushQueries
@@ -252,6 +253,7 @@ async def world(
             queries=queries,
             users=users,
             sync=sync,
+            past=Past(log, Database(pool), partitions=1, events_max=1_000),
             hot=HotStore(valkey, InboxQueries(pool)),
             authenticator=Authenticator.with_secret(SECRET.encode()),
             tickets=TicketStore(valkey),

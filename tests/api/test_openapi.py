@@ -57,6 +57,9 @@ async def test_the_document_covers_the_contract(client: httpx.AsyncClient) -> No
         ("post", "/v1/presence"),
         ("put", "/v1/presence"),
         ("post", "/v1/sql"),
+        ("get", "/v1/admin/conversations/{conversation_id}"),
+        ("get", "/v1/admin/conversations/{conversation_id}/members/{user_id}"),
+        ("get", "/v1/admin/users/{user_id}/inbox"),
         ("post", "/v1/tickets"),
         *(("get", f"/{name}") for name in ("healthz", "readyz", "metrics", "version", "openapi.json")),
     }
