@@ -24,7 +24,7 @@ from tests.proof.bars import Bar, Bars
 from tests.proof.corpus import Corpus, Plan
 from tests.proof.outcome import Outcome
 from tests.proof.rebuilding import rebuild
-from tests.proof.site import Site, opened
+from tests.proof.site import Role, Site, opened
 from tests.proof.source import Source
 from tests.proof.told import Told, load, save
 from tests.proof.walk import Walk
@@ -78,6 +78,7 @@ class Proof:
         self._bars = bars
         self._source = Source.of(wanted.irc)
         self._told: list[Told] = []
+        self._everything: Role | None = None
         self._plan = self._begin()
 
     def _begin(self) -> Plan:
@@ -110,13 +111,24 @@ class Proof:
     async def run(self) -> Sequence[Outcome]:
         """All steps that are not done yet; what came of every one."""
         async with opened(self._folder, partitions=self._plan.partitions) as site:
-            steps = self._steps(site)
-            for name, step in steps.items():
-                if name not in self.outcomes:
-                    await self._take(name, step)
-                if name == self.wanted.until:
-                    break
+            try:
+                for name, step in self._steps(site).items():
+                    if name not in self.outcomes:
+                        await self._take(name, step)
+                    if name == self.wanted.until:
+                        break
+            finally:
+                if self._everything is not None:
+                    await self._everything.stop()
         return list(self.outcomes.values())
+
+    async def _served(self, site: Site) -> Role:
+        """All roles in one process, from the step that first needs it to the end."""
+        if self._everything is None:
+            self._everything = site.role(EVERYTHING, WARM_MONTHS=storing.WARM_MONTHS)
+            await self._everything.spawn()
+            await self._everything.serving()
+        return self._everything
 
     async def _take(self, name: str, step: Step) -> None:
         began_s = time.monotonic()
@@ -150,20 +162,17 @@ class Proof:
             return await storing.trim(site, bar)
 
         async def walk(bar: Bar) -> Outcome:
-            async with site.role(EVERYTHING, WARM_MONTHS=storing.WARM_MONTHS) as role:
-                await role.serving()
-                return await Walk(role.url, site.secret, self._history(), seed=seed).run(self.wanted.pages, bar)
+            role = await self._served(site)
+            return await Walk(role.url, site.secret, self._history(), seed=seed).run(self.wanted.pages, bar)
 
         async def rebuild_(bar: Bar) -> Outcome:
             if find_spec("runtime.cli.rebuild") is None:
                 return Outcome("rebuild", note="this release has no riverrun rebuild")
-            async with site.role(EVERYTHING, WARM_MONTHS=storing.WARM_MONTHS) as role:
-                await role.serving()
-                return await rebuild(site, role, bar)
+            return await rebuild(site, await self._served(site), bar)
 
         async def verify_(bar: Bar) -> Outcome:
-            async with site.role("projector"):  # for what was posted last
-                return await self._verify(site, bar)
+            await self._served(site)  # which applies what was posted last
+            return await self._verify(site, bar)
 
         steps = (write_, archive, compare, project, move, trim, walk, rebuild_, verify_)
         return dict(zip(STEPS, steps, strict=True))
