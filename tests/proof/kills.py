@@ -29,10 +29,10 @@ async def through_kills(
 
     Args:
         done: how much of the work is.
-        kills: the first one soon, the others at points drawn over all of the work that there is.
+        kills: the first one soon, the others at points drawn one from each part of the work that there is.
     """
     began = so_far = await done()
-    points = [began, *sorted(dice.uniform(began, total) for _ in range(kills - 1))][:kills]
+    points = [began + (total - began) * (number and number + dice.random() - 0.5) / kills for number in range(kills)]
     killed = 0
     async with role:
         while (so_far := await _so_far(done, so_far)) < total:

@@ -28,7 +28,7 @@ from streams.topology import Topology
 
 START_S: Final = 120.0
 STOP_S: Final = 30.0
-POLL_S: Final = 0.1
+POLL_S: Final = 0.2
 
 
 class Site:
