@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -166,8 +165,6 @@ class Proof:
             return await Walk(role.url, site.secret, self._history(), seed=seed).run(self.wanted.pages, bar)
 
         async def rebuild_(bar: Bar) -> Outcome:
-            if find_spec("runtime.cli.rebuild") is None:
-                return Outcome("rebuild", note="this release has no riverrun rebuild")
             return await rebuild(site, await self._served(site), bar)
 
         async def verify_(bar: Bar) -> Outcome:
