@@ -1,4 +1,4 @@
-"""The hot store, read: inboxes from Valkey, and from Postgres whenever Valkey cannot say.
+"""The hot store, read: inboxes and newest messages from Valkey, and from Postgres whenever Valkey cannot say.
 
 An inbox is merged when it is read: the user's own parts say which conversations, the heads that all their members share
 say in what order and what is shown. Nothing is kept for each recipient of a message.
@@ -8,7 +8,7 @@ was read: it passes over what is not there, so an update between reading and put
 right all the same, and the next reader tries again.
 """
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,12 +16,14 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
+from domain.ids import partition_of, slot_of
 from projections import hot_keys, metrics
 from projections.asking import answer
 from projections.entries import Head, Own, inbox_entry
 from projections.inbox import InboxQueries, Place, now_ms, page_of, place_of
 from projections.pages import Inbox, Positions
 from streams import subjects
+from streams.public import Message
 
 ANSWER_S: Final = 0.25  # Valkey answers in a few milliseconds; after this, Postgres is asked
 
@@ -54,7 +56,7 @@ class _Reading:
 
 
 class HotStore:
-    """Reads inboxes, and puts into Valkey what is missing there.
+    """Reads inboxes and newest messages, and puts into Valkey what is missing there.
 
     Args:
         valkey: opened and closed by its maker; gives bytes, tries once.
@@ -118,6 +120,52 @@ class HotStore:
             reading.positions.cursor(user_id),
             page_of(given[-1]) if len(places) > limit else None,
         )
+
+    async def tail(self, conversation_id: int, user_id: str, *, fill: bool) -> list[Message] | None:
+        """The newest messages of a conversation of the user's, ascending, with no seq left out; `None` if they are not
+        here, or the user is not known here to be a member.
+
+        Args:
+            fill: have them here the next time.
+        """
+        try:
+            found = await self._tail(conversation_id, user_id)
+            if found is None and fill:
+                await self._fill_tail(conversation_id, user_id)
+        except (RedisError, OSError, TimeoutError) as error:
+            log_.warning("messages are read from Postgres: Valkey does not answer", error=repr(error))
+            return None
+        return found
+
+    async def _tail(self, conversation_id: int, user_id: str) -> list[Message] | None:
+        partition = partition_of(slot_of(conversation_id), self._partitions)
+        while True:
+            root = hot_keys.root(self._epoch)
+            tail = f"{root}tail:{conversation_id}"
+            pipeline = self._valkey.pipeline(transaction=True)
+            pipeline.get(hot_keys.EPOCH)
+            pipeline.hexists(root + "at", subjects.stream(subjects.CONV, partition))
+            pipeline.hexists(f"{root}own:{user_id}", str(conversation_id))
+            pipeline.lrange(tail, 0, -1)
+            pipeline.expire(tail, hot_keys.TAIL_TTL_S)
+            epoch, is_fed, is_member, entries, _ = await _answer(pipeline.execute())
+            if epoch is None:
+                return None
+            if epoch.decode() == self._epoch:
+                break
+            self._epoch = epoch.decode()
+        return list(map(hot_keys.unpacked_message, entries)) if is_fed and is_member and entries else None
+
+    async def _fill_tail(self, conversation_id: int, user_id: str) -> None:
+        reading, own = await self._open(user_id)
+        if reading is None:
+            return
+        if own is None:
+            await self._rebuild_own(reading, user_id)
+        applied, messages = await self._inbox.newest_messages(conversation_id, hot_keys.TAIL_MAX)
+        entries = [hot_keys.packed_message(message) for message in messages]
+        if entries and all(entries):
+            await self._install(reading, applied, conversation_id=conversation_id, tail=entries)
 
     # -- the parts ------------------------------------------------------------------------------------------
 
@@ -197,6 +245,8 @@ class HotStore:
         *,
         user_id: str = "",
         own: Iterable[tuple[int | bytes, bytes]] = (),
+        conversation_id: int | None = None,
+        tail: Sequence[bytes] = (),
     ) -> None:
         """Put what was read at positions into the hot store, if the feeder has not gone past them."""
         reading.lower(applied)
@@ -209,6 +259,7 @@ class HotStore:
         arguments += (user_id, len(parts))
         for part in parts:
             arguments += part
+        arguments += ("" if conversation_id is None else conversation_id, hot_keys.TAIL_TTL_S, len(tail), *tail)
         await _answer(self._install_script(keys=[hot_keys.EPOCH], args=arguments))
 
 

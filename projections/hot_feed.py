@@ -31,13 +31,14 @@ from projections.pages import Positions
 from projections.projection import LoggedEvent
 from projections.reading import POSITIONS, Database, positions_of
 from streams.cancelling import raise_if_cancelled
+from streams.public import message_of
 
 PACE_S: Final = 0.025  # between writes, so that what comes close together is written once
 CHECK_S: Final = 1.0  # when nothing comes, whether Valkey still has the epoch
 RETRY_S: Final = 1.0  # after Postgres failed, and at least between two beginnings of an epoch
 ANSWER_S: Final = 5.0  # a large write takes milliseconds; after this Valkey counts as down
-PENDING_MAX: Final = 50_000  # conversations and pairs not yet written; more is a new epoch
-WRITE_MAX: Final = 1_000  # conversations, or pairs, in one script: Valkey does nothing else meanwhile
+PENDING_MAX: Final = 50_000  # conversations, pairs and messages not yet written; more is a new epoch
+WRITE_MAX: Final = 1_000  # conversations, or pairs, or messages, in one script: Valkey does nothing else meanwhile
 
 log_ = structlog.get_logger(__name__)
 
@@ -75,6 +76,7 @@ class HotFeed:
         self._fed_first: dict[str, int] = {}  # what was fed first since the epoch's beginning
         self._conversations: set[int] = set()
         self._pairs: set[Pair] = set()
+        self._messages: list[events.MessagePosted] = []
         self._woken = asyncio.Event()
 
     def feed(self, stream: str, batch: Sequence[LoggedEvent], sequence: int) -> None:
@@ -108,7 +110,7 @@ class HotFeed:
                 metrics.HOT_FEED_PENDING.remove(stream)
 
     def _pending(self) -> int:
-        return len(self._conversations) + len(self._pairs)
+        return len(self._conversations) + len(self._pairs) + len(self._messages)
 
     async def _keep_writing(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -170,6 +172,7 @@ class HotFeed:
     def _clear(self) -> None:
         self._conversations.clear()
         self._pairs.clear()
+        self._messages.clear()
         self._fed.clear()
         self._reached.clear()
         self._fed_first.clear()
@@ -188,6 +191,7 @@ class HotFeed:
                 users = [event.user_id]
             case events.MessagePosted():
                 users = [event.actor_id]
+                self._messages.append(event)
             case events.ConversationUpdated() | events.MemberUpdated():
                 users = []
             case _:
@@ -201,6 +205,7 @@ class HotFeed:
         self._woken.clear()
         conversations, self._conversations = self._conversations, set()
         pairs, self._pairs = self._pairs, set()
+        posted, self._messages = self._messages, []
         fed = dict(self._fed)
         try:
             async with self._database.snapshot() as snapshot:
@@ -211,6 +216,7 @@ class HotFeed:
             if self._taking:
                 self._conversations |= conversations
                 self._pairs |= pairs
+                self._messages[:0] = posted
             raise
         moves: list[tuple[str, int, int]] = []
         for stream, sequence in self._of_streams(applied).items():
@@ -224,21 +230,26 @@ class HotFeed:
         all_heads = [(id_, heads.get(id_)) for id_ in conversations]
         all_own = [(pair, own.get(pair)) for pair in sorted(pairs)]
         stands = [(stream, self._at[stream], self._at[stream]) for stream in self._streams[:1]]
-        while len(all_heads) > WRITE_MAX or len(all_own) > WRITE_MAX:
-            if not await self._send(stands, all_heads[:WRITE_MAX], all_own[:WRITE_MAX]):
+        is_last = False
+        while not is_last:
+            is_last = max(len(all_heads), len(all_own), len(posted)) <= WRITE_MAX
+            some = (all_heads[:WRITE_MAX], all_own[:WRITE_MAX], posted[:WRITE_MAX])
+            if not await self._send(moves or stands, *some, is_last=is_last):
                 return
-            all_heads, all_own = all_heads[WRITE_MAX:], all_own[WRITE_MAX:]
-        if await self._send(moves or stands, all_heads, all_own):
-            self._at.update((stream, now) for stream, _, now in moves)
+            all_heads, all_own, posted = all_heads[WRITE_MAX:], all_own[WRITE_MAX:], posted[WRITE_MAX:]
+        self._at.update((stream, now) for stream, _, now in moves)
 
     async def _send(
         self,
         moves: list[tuple[str, int, int]],
         heads: list[tuple[int, Head | None]],
         own: list[tuple[Pair, Own | None]],
+        posted: list[events.MessagePosted],
+        *,
+        is_last: bool,
     ) -> bool:
         """One script. Whether the hot store was as this feeder left it; else it is lost."""
-        arguments: list[str | bytes | int] = [self._epoch, hot_keys.TTL_S, len(moves)]
+        arguments: list[str | bytes | int] = [self._epoch, hot_keys.TTL_S, int(is_last), len(moves)]
         for move in moves:
             arguments += move
         arguments.append(len(heads))
@@ -250,6 +261,9 @@ class HotFeed:
             arguments += (user_id, len(group))
             for (_, conversation_id), part in group:
                 arguments += (conversation_id, b"" if part is None else hot_keys.packed(part))
+        arguments.append(len(posted))
+        for event in posted:
+            arguments += (event.originator_id, event.seq, hot_keys.packed_message(message_of(event)))
         written = await answer(self._write_script(keys=[hot_keys.EPOCH], args=arguments), ANSWER_S)
         if not written:
             self._lose("it is not as it was left")

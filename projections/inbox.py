@@ -18,12 +18,14 @@ from projections.entries import (
     Head,
     Own,
     inbox_entry,
+    message_of,
     read_heads,
     read_own,
     read_ranks,
 )
 from projections.pages import Inbox, Positions
 from projections.reading import POSITIONS, Database, Snapshot, positions_of
+from streams.public import Message
 
 # When a conversation was updated, in Unix milliseconds, and its id: the order of an inbox, newest first, without ties.
 Place = tuple[int, int]
@@ -38,6 +40,10 @@ _PAGE = f"""
     WHERE (%(hidden)s OR NOT coalesce(s.hidden, false))
         AND ({UPDATED_AT_MS}, m.conversation_id) < (%(at_ms)s, %(id)s)
     ORDER BY updated_at_ms DESC, m.conversation_id DESC LIMIT %(limit)s"""
+
+_NEWEST = """
+    SELECT message_id, seq, version, sender_id, client_msg_id, created_at, body, reply_to, mentions
+    FROM messages WHERE conversation_id = %(id)s ORDER BY seq DESC LIMIT %(limit)s"""
 
 
 class InboxQueries:
@@ -91,6 +97,13 @@ class InboxQueries:
         """The heads of conversations."""
         async with self._snapshot() as (snapshot, positions):
             return positions, await read_heads(snapshot, conversation_ids)
+
+    async def newest_messages(self, conversation_id: int, limit: int) -> tuple[Positions, list[Message]]:
+        """The newest messages of a conversation, ascending, as far back as none has left the warm tier."""
+        async with self._snapshot() as (snapshot, positions):
+            rows = await snapshot.rows(_NEWEST, {"id": conversation_id, "limit": limit})
+        newest = [row for place, row in enumerate(rows) if row[1] == rows[0][1] - place]
+        return positions, [message_of(str(conversation_id), row) for row in reversed(newest)]
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[tuple[Snapshot, Positions]]:

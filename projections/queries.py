@@ -10,6 +10,7 @@ import msgspec
 from psycopg_pool import AsyncConnectionPool
 
 from domain.messages import Receipt
+from projections.hot import HotStore
 from projections.pages import EventsPage, MembersPage, MemberView, MessagesPage, Positions, SearchPage
 from projections.progress import Progress
 from projections.reading import (
@@ -52,6 +53,7 @@ class Queries:
         partitions: of the deployment; places a conversation's checkpoints.
         progress: rung by the workers of this process, if it has any.
         cold: where months go that have left Postgres; without it, Postgres has all there is.
+        hot: has the newest messages; without it, Postgres is asked for them.
 
     All methods raise `Unavailable` when Postgres does not answer; those about a conversation raise `NotFound` for
     who is not a member, and `Unavailable` when the read models do not reach `min_version` in time.
@@ -65,9 +67,10 @@ class Queries:
         partitions: int = 1,
         progress: Progress | None = None,
         cold: Cold | None = None,
+        hot: HotStore | None = None,
     ) -> None:
         self._database = Database(pool)
-        self._history = History(self._database, cold)
+        self._history = History(self._database, cold, hot)
         self._search = Search(self._database, cold)
         self._versions = MinVersion(self._database, wait_s=wait_s, partitions=partitions, progress=progress)
         self._partitions = partitions
@@ -112,6 +115,11 @@ class Queries:
         min_version: int = 0,
     ) -> Tiered[MessagesPage]:
         """Messages next to a seq, the nearest first to be taken; the newest when neither side is given."""
+        page = await self._history.newest_messages(
+            conversation_id, user_id, before=before, after=after, limit=limit, min_version=min_version
+        )
+        if page is not None:
+            return page
         await self._versions.reached(conversation_id, user_id, min_version)
         return await self._history.messages(conversation_id, user_id, before=before, after=after, limit=limit)
 

@@ -15,6 +15,8 @@ from domain.errors import DomainError
 from migrations.postgres.apply import upgrade
 from projections.archive.clickhouse import ClickHouse
 from projections.archive.reading import ClickHouseArchive
+from projections.hot import HotStore
+from projections.inbox import InboxQueries
 from projections.progress import Progress
 from projections.queries import Queries
 from projections.tiers.cold import Cold
@@ -48,6 +50,7 @@ class Connections:
     pool: AsyncConnectionPool
     valkey: redis.asyncio.Redis
     progress: Progress
+    hot: HotStore
     queries: Queries
     cold: Cold
     archive: Archive  # what continues the log backwards
@@ -92,8 +95,9 @@ async def connected(settings: Settings, clickhouse: ClickHouse) -> AsyncIterator
         progress = Progress()
         cold = Cold(clickhouse, partitions=settings.partitions)
         archive = ClickHouseArchive(clickhouse)
-        queries = Queries(pool, partitions=settings.partitions, progress=progress, cold=cold)
-        yield Connections(settings, appending, jetstream, pool, valkey, progress, queries, cold, archive)
+        hot = HotStore(valkey, InboxQueries(pool, partitions=settings.partitions), partitions=settings.partitions)
+        queries = Queries(pool, partitions=settings.partitions, progress=progress, cold=cold, hot=hot)
+        yield Connections(settings, appending, jetstream, pool, valkey, progress, hot, queries, cold, archive)
 
 
 async def _check_syncs(settings: Settings) -> None:

@@ -22,8 +22,6 @@ from api.tickets import TicketStore
 from api.websocket import WebSocketDoor
 from commands.ports import Dispatcher
 from domain.ids import SLOTS
-from projections.hot import HotStore
-from projections.inbox import InboxQueries
 from projections.past.folding import EVENTS_MAX
 from projections.past.past import Past
 from projections.people import UserQueries
@@ -95,7 +93,7 @@ async def open_doors(
         past=Past(
             ArchivedLog(jetstream.log, connections.archive), database, partitions=partitions, events_max=EVENTS_MAX
         ),
-        hot=HotStore(valkey, InboxQueries(pool, partitions=partitions), partitions=partitions),
+        hot=connections.hot,
         authenticator=_authenticator(settings),
         tickets=TicketStore(valkey),
         gateway=gateway,

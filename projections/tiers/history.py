@@ -1,10 +1,11 @@
 """One cursor through the tiers: a conversation's messages and events, whichever tier they lie in, as one sequence.
 
-`seq` and `version` have no holes, so a page knows the exact numbers that it owes. It takes what the warm tier has of
-them, and asks the cold tier for those that are missing, and for no others. Where a month lies is remembered nowhere
-for this: what leaves the warm tier is in the cold one before, so at no moment is a number in neither.
+`seq` and `version` have no holes, so a page knows the exact numbers that it owes. When all of them are among the newest
+messages that the hot tier has, it is done. Else it takes what the warm tier has of them, and asks the cold tier for
+those that are missing, and for no others. Where a month lies is remembered nowhere for this: what leaves the warm tier
+is in the cold one before, so at no moment is a number in neither.
 
-Membership is always asked of the warm tier, first, in the statement that reads.
+Membership is asked in the statement that reads: of the hot tier, or of the warm one.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,11 +16,13 @@ import msgspec
 from domain.errors import Unavailable
 from domain.messages import Receipt, content_digest
 from projections.entries import message_of
+from projections.hot import HotStore
 from projections.pages import EventsPage, MessagesPage, StoredEvent
 from projections.reading import IS_MEMBER, Database, Row, no_such_conversation
 from projections.tiers.cold import Cold
 from streams.public import rfc3339
 
+HOT: Final = "hot"
 WARM: Final = "warm"
 COLD: Final = "cold"
 
@@ -77,14 +80,38 @@ class History:
     """Reads conversations through the tiers, for one deployment.
 
     Args:
-        cold: without one, the warm tier is all there is.
+        cold: without one, nothing has left the warm tier.
+        hot: without one, everything is read from the others.
 
     All methods raise `Unavailable` when Postgres does not answer, or when the cold tier does not and is needed.
     """
 
-    def __init__(self, database: Database, cold: Cold | None = None) -> None:
+    def __init__(self, database: Database, cold: Cold | None = None, hot: HotStore | None = None) -> None:
         self._database = database
         self._cold = cold
+        self._hot = hot
+
+    async def newest_messages(
+        self,
+        conversation_id: int,
+        user_id: str,
+        *,
+        before: int | None,
+        after: int | None,
+        limit: int,
+        min_version: int,
+    ) -> Tiered[MessagesPage] | None:
+        """As `messages`, if the hot tier has the whole page, and is at a version; it never fails."""
+        if self._hot is None:
+            return None
+        tail = await self._hot.tail(conversation_id, user_id, fill=before is None and after is None)
+        if not tail or tail[-1].version < min_version:
+            return None
+        owed, more = _owed(tail[-1].seq, before=before, after=after, limit=limit)
+        first = tail[0].seq
+        if owed and owed.start < first:
+            return None
+        return Tiered(MessagesPage(tail[owed.start - first : owed.stop - first] if owed else [], more), (HOT,))
 
     async def messages(
         self, conversation_id: int, user_id: str, *, before: int | None, after: int | None, limit: int
@@ -95,8 +122,8 @@ class History:
             NotFound: the user is not a member.
         """
         upward = after is not None
-        floor, ceiling = after or 0, _SEQ_MAX if before is None else before
-        values = {"id": conversation_id, "user": user_id, "after": floor, "before": ceiling, "limit": limit + 1}
+        ceiling = _SEQ_MAX if before is None else before
+        values = {"id": conversation_id, "user": user_id, "after": after or 0, "before": ceiling, "limit": limit + 1}
         rows = await self._database.rows(_MESSAGES_UP if upward else _MESSAGES_DOWN, values)
         last = rows[0][-1] if rows else (await self._standing(conversation_id, user_id)).last_seq
         taken: Sequence[Row]
@@ -105,13 +132,7 @@ class History:
             taken, more, tiers = rows[:limit] if upward else rows[:limit][::-1], len(rows) > limit, (WARM,)
         else:
             found = {row[1]: row for row in rows}
-            highest = min(ceiling - 1, max(last or 0, *found, 0))
-            if upward:
-                owed = range(floor + 1, min(floor + limit, highest) + 1)
-                more = owed.stop <= highest
-            else:
-                owed = range(max(floor + 1, highest - limit + 1), highest + 1)
-                more = owed.start > floor + 1
+            owed, more = _owed(max(last or 0, *found, 0), before=before, after=after, limit=limit)
             taken, tiers = await self._filled(conversation_id, found, owed, self._cold.messages, _NEWEST_SEQ)
         messages = [message_of(str(conversation_id), row[:9]) for row in taken]
         return Tiered(MessagesPage(messages, more), tiers)
@@ -193,6 +214,16 @@ class History:
             end = lost[0]  # the head is ahead of the rows: what comes after them is not applied yet
         rows = [found[number] if number in found else cold[number] for number in range(owed.start, end)]
         return rows, tuple(tier for tier, has in ((WARM, len(rows) > len(cold)), (COLD, bool(cold))) if has) or (WARM,)
+
+
+def _owed(last: int, *, before: int | None, after: int | None, limit: int) -> tuple[range, bool]:
+    """The seqs of a page, when those of the conversation end at one; and whether there are more in its direction."""
+    highest = last if before is None else min(before - 1, last)
+    if after is not None:
+        owed = range(after + 1, min(after + limit, highest) + 1)
+        return owed, owed.stop <= highest
+    owed = range(max(1, highest - limit + 1), highest + 1)
+    return owed, owed.start > 1
 
 
 class _Standing(NamedTuple):

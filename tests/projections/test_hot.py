@@ -1,5 +1,6 @@
 """The hot store on a real Valkey: equal to Postgres whatever happens to either, and never in the way."""
 
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,9 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg_pool import AsyncConnectionPool
 
+from domain.errors import NotFound
+from projections import hot as hot_module
+from projections import hot_feed, hot_keys
+from projections.asking import answer
 from projections.hot import HotStore
 from projections.hot_feed import HotFeed
 from projections.inbox import InboxQueries
+from projections.queries import Queries
 from streams import subjects
 from tests.projections.conftest import TABLES
 from tests.projections.hot_stores import (
@@ -133,6 +139,124 @@ async def test_pages_neither_repeat_nor_leave_out(
     assert seen == sorted(made, reverse=True)
 
 
+# -- the newest messages ------------------------------------------------------------------------------------
+
+
+async def pages(queries: Queries, id_: int, user: str, *, limit: int = 3) -> list[Any]:
+    """What is read around all places of a short conversation."""
+    found: list[Any] = []
+    for before, after in ((None, None), (None, None), (2, None), (6, None), (None, 0), (None, 4)):
+        try:
+            page, _ = await queries.messages_page(id_, user, before=before, after=after, limit=limit)
+            found.append(page)
+        except NotFound:
+            found.append("a stranger")
+    return found
+
+
+async def same_messages(pool: AsyncConnectionPool, hot: HotStore, id_: int, user: str) -> None:
+    """The user's pages of messages, which are the same with the hot store and without."""
+    assert await pages(Queries(pool, hot=hot), id_, user) == await pages(Queries(pool), id_, user)
+
+
+@pytest.fixture
+async def fed(models: Models, feed: HotFeed, valkey: redis.asyncio.Redis) -> AsyncIterator[Models]:
+    models.on_commit = feed.feed
+    async with running(feed):
+        await in_force(valkey, models)
+        yield models
+
+
+async def test_the_newest_messages_are_hot_once_somebody_has_looked_and_stay_current(
+    fed: Models, hot: HotStore, pool: AsyncConnectionPool, valkey: redis.asyncio.Redis
+) -> None:
+    tea = await fed.create("ann", "bob")
+    for _ in range(5):
+        await fed.post(tea, "bob")
+    await in_force(valkey, fed)
+    queries = Queries(pool, hot=hot)
+
+    async def tiers(user: str = "ann", **where: Any) -> tuple[str, ...]:
+        where = {"before": None, "after": None, "limit": 3, **where}
+        return (await queries.messages_page(tea, user, **where)).tiers
+
+    assert await tiers() == ("warm",)
+    assert await tiers() == ("hot",)
+    await fed.post(tea, "ann")
+    await fed.rename(tea, "Tea")
+    await fed.post(tea, "bob")
+    await in_force(valkey, fed)
+    await same_messages(pool, hot, tea, "ann")
+    assert await tiers(after=6) == await tiers(before=3) == await tiers(after=7) == ("hot",)
+    assert await tiers(min_version=8) == ("hot",)
+    assert await tiers("bob") == ("warm",)  # nothing is known of bob yet
+    assert await tiers("bob") == ("hot",)
+    await fed.remove(tea, "bob")
+    await in_force(valkey, fed)
+    with pytest.raises(NotFound):
+        await tiers("bob")
+
+
+async def test_a_tail_is_bounded(
+    fed: Models, hot: HotStore, valkey: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tea = await fed.create("ann")
+    await fed.post(tea, "ann")
+    await in_force(valkey, fed)
+    assert await hot.tail(tea, "ann", fill=True) is None
+    for _ in range(hot_keys.TAIL_MAX + 5):
+        await fed.post(tea, "ann")
+    await in_force(valkey, fed)
+    tail = await hot.tail(tea, "ann", fill=False)
+    assert tail is not None
+    assert [message.seq for message in tail] == list(range(7, hot_keys.TAIL_MAX + 7))
+    assert 0 < await valkey.ttl(f"{await root(valkey)}tail:{tea}") <= hot_keys.TAIL_TTL_S
+    monkeypatch.setattr(hot_keys, "MESSAGE_MAX_BYTES", 10)
+    await fed.post(tea, "ann")
+    await in_force(valkey, fed)
+    assert await hot.tail(tea, "ann", fill=True) is None
+    assert await hot.tail(tea, "ann", fill=True) is None  # one of them is too long
+
+
+async def test_more_than_one_script_takes_is_not_filled_in_between(
+    fed: Models,
+    feed: HotFeed,
+    hot: HotStore,
+    valkey: redis.asyncio.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    pool: AsyncConnectionPool,
+) -> None:
+    """What an earlier script has passed over is not put there as it was before."""
+    tea = await fed.create("ann")
+    for _ in range(3):
+        await fed.post(tea, "ann")
+    await in_force(valkey, fed)
+    await hot.page("ann", limit=5)
+    applied, old = await InboxQueries(pool).newest_messages(tea, hot_keys.TAIL_MAX)
+    monkeypatch.setattr(hot_feed, "WRITE_MAX", 2)
+    scripts = 0
+
+    async def between(asked: Awaitable[Any], timeout_s: float) -> Any:
+        nonlocal scripts
+        written = await answer(asked, timeout_s)
+        scripts += 1
+        reading = hot_module._Reading(hot._epoch, applied)
+        entries = [hot_keys.packed_message(message) for message in old]
+        await hot._install(reading, applied, conversation_id=tea, tail=entries)
+        return written
+
+    monkeypatch.setattr(hot_feed, "answer", between)
+    committed: list[tuple[Any, ...]] = []
+    fed.on_commit = lambda *told: committed.append(told)
+    for _ in range(5):
+        await fed.post(tea, "ann")
+    for told in committed:
+        feed.feed(*told)
+    await in_force(valkey, fed)
+    assert scripts > 1
+    await same_messages(pool, hot, tea, "ann")
+
+
 # -- any history --------------------------------------------------------------------------------------------
 
 USERS = ["ann", "bob", "cid"]
@@ -176,6 +300,8 @@ async def test_the_hot_page_is_that_of_postgres_after_any_history(
             for hidden in (False, True):
                 await same(hot, inbox, user, hidden=hidden)
                 await same(hot, inbox, user, hidden=hidden)
+            for id_ in models.places:
+                await same_messages(pool, hot, id_, user)
 
 
 async def _happens(models: Models, valkey: redis.asyncio.Redis, hot: HotStore, step: tuple[Any, ...]) -> None:
@@ -187,6 +313,8 @@ async def _happens(models: Models, valkey: redis.asyncio.Redis, hot: HotStore, s
             await models.create(*members, kind="direct")
         case ("look", user):
             await hot.page(user, limit=2)
+            for id_ in made:
+                await hot.tail(id_, user, fill=True)
         case ("flush",):
             await valkey.flushall()
         case ("evict", number):
