@@ -20,10 +20,10 @@ from domain.ids import partition_of, slot_of
 from projections import hot_keys, metrics
 from projections.asking import answer
 from projections.entries import Head, Own, inbox_entry
+from projections.hot_keys import Tail
 from projections.inbox import InboxQueries, Place, now_ms, page_of, place_of
 from projections.pages import Inbox, Positions
 from streams import subjects
-from streams.public import Message
 
 ANSWER_S: Final = 0.25  # Valkey answers in a few milliseconds; after this, Postgres is asked
 
@@ -121,9 +121,9 @@ class HotStore:
             page_of(given[-1]) if len(places) > limit else None,
         )
 
-    async def tail(self, conversation_id: int, user_id: str, *, fill: bool) -> list[Message] | None:
-        """The newest messages of a conversation of the user's, ascending, with no seq left out; `None` if they are not
-        here, or the user is not known here to be a member.
+    async def tail(self, conversation_id: int, user_id: str, *, fill: bool) -> Tail | None:
+        """The newest messages of a conversation; `None` if they are not here, or if it is not known here that the user
+        is a member.
 
         Args:
             fill: have them here the next time.
@@ -137,7 +137,7 @@ class HotStore:
             return None
         return found
 
-    async def _tail(self, conversation_id: int, user_id: str) -> list[Message] | None:
+    async def _tail(self, conversation_id: int, user_id: str) -> Tail | None:
         partition = partition_of(slot_of(conversation_id), self._partitions)
         while True:
             root = hot_keys.root(self._epoch)
@@ -154,7 +154,7 @@ class HotStore:
             if epoch.decode() == self._epoch:
                 break
             self._epoch = epoch.decode()
-        return list(map(hot_keys.unpacked_message, entries)) if is_fed and is_member and entries else None
+        return Tail(entries) if is_fed and is_member and entries else None
 
     async def _fill_tail(self, conversation_id: int, user_id: str) -> None:
         reading, own = await self._open(user_id)

@@ -13,6 +13,7 @@ user's id it makes the key of itself: a script reaches more keys than are worth 
 the hot store whole.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -184,6 +185,27 @@ def packed_message(message: Message) -> bytes:
     return entry if len(entry) <= MESSAGE_MAX_BYTES else b""
 
 
-def unpacked_message(entry: bytes) -> Message:
-    """The message of an entry of a tail."""
-    return _unpack_message(entry[entry.index(b" ") + 1 :])
+class Tail:
+    """The newest messages of a conversation, with no seq left out, unpacked when they are asked for.
+
+    Args:
+        entries: at least one, ascending.
+
+    Attributes:
+        first, last: the seqs of the first and the last.
+    """
+
+    def __init__(self, entries: Sequence[bytes]) -> None:
+        self.first = int(entries[0][: entries[0].index(b" ")])
+        self.last = self.first + len(entries) - 1
+        self._entries = entries
+
+    def messages(self, seqs: range) -> list[Message]:
+        """Those of some seqs, which are in it."""
+        some = self._entries[seqs.start - self.first : seqs.stop - self.first] if seqs else ()
+        return [_unpack_message(entry[entry.index(b" ") + 1 :]) for entry in some]
+
+    @property
+    def version(self) -> int:
+        """That of the conversation when the last was posted."""
+        return self.messages(range(self.last, self.last + 1))[0].version

@@ -105,13 +105,12 @@ class History:
         if self._hot is None:
             return None
         tail = await self._hot.tail(conversation_id, user_id, fill=before is None and after is None)
-        if not tail or tail[-1].version < min_version:
+        if tail is None or (min_version and tail.version < min_version):
             return None
-        owed, more = _owed(tail[-1].seq, before=before, after=after, limit=limit)
-        first = tail[0].seq
-        if owed and owed.start < first:
+        owed, more = _owed(tail.last, before=before, after=after, limit=limit)
+        if owed and owed.start < tail.first:
             return None
-        return Tiered(MessagesPage(tail[owed.start - first : owed.stop - first] if owed else [], more), (HOT,))
+        return Tiered(MessagesPage(tail.messages(owed), more), (HOT,))
 
     async def messages(
         self, conversation_id: int, user_id: str, *, before: int | None, after: int | None, limit: int

@@ -209,7 +209,9 @@ async def test_a_tail_is_bounded(
     await in_force(valkey, fed)
     tail = await hot.tail(tea, "ann", fill=False)
     assert tail is not None
-    assert [message.seq for message in tail] == list(range(7, hot_keys.TAIL_MAX + 7))
+    seqs = range(7, hot_keys.TAIL_MAX + 7)
+    assert [message.seq for message in tail.messages(seqs)] == list(seqs)
+    assert (tail.first, tail.last) == (7, hot_keys.TAIL_MAX + 6)
     assert 0 < await valkey.ttl(f"{await root(valkey)}tail:{tea}") <= hot_keys.TAIL_TTL_S
     monkeypatch.setattr(hot_keys, "MESSAGE_MAX_BYTES", 10)
     await fed.post(tea, "ann")
