@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -29,7 +28,7 @@ from projections.rebuild.positions import Checkpoints, Place, as_of_now, catch_u
 from projections.rebuild.slices import Slice, slices_of
 from projections.rebuild.swapping import swap
 from projections.tiers import scheduler
-from projections.tiers.leftovers import delete_leaving
+from projections.tiers.leftovers import delete_left
 from projections.tiers.months import MODELS, warm_months
 from projections.tiers.moved import moved_months
 from projections.tiers.policy import Leaving
@@ -105,7 +104,7 @@ class Rebuilder:
 
     Args:
         log: the archive before it, where it was trimmed.
-        leaving: the kinds of conversations that are to leave a month which ends at a moment (`WarmPolicy.leaving`).
+        horizons: of each kind of conversations that leaves at all, the first moment that stays warm, now.
         load: has orders carried out, by so many `processes`.
         tell: of each step.
     """
@@ -113,7 +112,7 @@ class Rebuilder:
     log: Log
     postgres_url: str
     partitions: int
-    leaving: Callable[[datetime], Leaving]
+    horizons: Callable[[], Leaving]
     load: Loader
     processes: int
     tell: Callable[[Step], None]
@@ -165,9 +164,9 @@ class Rebuilder:
                     await self._load(draft, up_to, deaths)
                     self.tell(Step("indexing"))
                     await self._settle(pool, draft, up_to)
-                    await draft.finish(pool)
                     if "messages" in names:
-                        await self._leave(live, draft)
+                        await self._leave(live, pool, draft)
+                    await draft.finish(pool)
                     yield Building(live, pool, draft, deaths)
             finally:
                 if not live.closed:
@@ -212,18 +211,21 @@ class Rebuilder:
                     (name, partition, sequence, projection_of(name).version),
                 )
 
-    async def _leave(self, live: Connection, draft: Draft) -> None:
+    async def _leave(self, live: Connection, pool: AsyncConnectionPool, draft: Draft) -> None:
         """Delete what has left the warm tier, by the rule that it left by. What is left is what was to stay."""
-        async with live.transaction():
-            # Conversations say of what kind they are, in the draft or in force.
-            await live.execute(
-                "SELECT set_config('search_path', %s || ', ' || current_setting('search_path'), true)", (draft.schema,)
-            )
-            for model in MODELS:
-                moved = await moved_months(live, model)
-                for month in await warm_months(live, model):
-                    if month.start.year * 100 + month.start.month in moved:
-                        await delete_leaving(live, month, leaving=self.leaving(month.end))
+        left = {model: await moved_months(live, model) for model in MODELS}
+        for model in (model for model, months in left.items() if months):
+            async with live.transaction():
+                # Conversations say of what kind they are, in the draft or in force.
+                await live.execute(
+                    "SELECT set_config('search_path', %s || ', ' || current_setting('search_path'), true)",
+                    (draft.schema,),
+                )
+                await delete_left(live, model, leaving=self.horizons())
+            async with pool.connection() as connection:
+                for month in await warm_months(connection, model):
+                    if month.start.year * 100 + month.start.month in left[model]:
+                        await connection.execute(f"VACUUM FULL {month.partition}".encode())  # nearly nothing stayed
 
     async def _compare(self, building: Building) -> Sequence[Comparison] | None:
         """With what is in force, as of a moment when it was no further back than the draft; `None`: it did not come."""
