@@ -37,6 +37,7 @@ from streams.ports import Log
 
 LOCK: Final = 0x52695665_00000004  # "RiVe", 4: the advisory lock of the one that has drafts
 POLL_S: Final = 0.1
+WORTH_EVENTS: Final = 20_000  # for one more process: a second of work, and it takes one to begin
 COMPARE_WAIT_S: Final = 10.0  # for what is in force to come as far as the draft is; workers are behind by milliseconds
 
 Phase: TypeAlias = Literal["waiting", "loading", "indexing", "comparing", "swapping", "shadowing"]
@@ -188,7 +189,7 @@ class Rebuilder:
         await self.load(self._orders(draft, up_to), tell)
 
     def _orders(self, draft: Draft, up_to: Mapping[str, int]) -> list[Order]:
-        """As many as there are processes, of about the same size."""
+        """As many as there are processes, of about the same size; fewer of a short log."""
         # Each slice is read for itself, and reading is half of the work: they pay where processes have cores for
         # themselves. The other half of the cores has Postgres and the log to serve.
         parts = 1
@@ -196,9 +197,10 @@ class Rebuilder:
             parts *= 2
         families = sorted({CATALOGUE[name].family for name in draft.names})
         slices = [slice_ for family in families for slice_ in slices_of(family, self.partitions, parts)]
-        shared: list[list[Slice]] = [[] for _ in range(self.processes)]
-        for index, slice_ in enumerate(sorted(slices, key=lambda one: -up_to[one.stream])):
-            shared[index % self.processes].append(slice_)
+        count = min(self.processes, -(-sum(up_to.values()) // WORTH_EVENTS))
+        shared: list[list[Slice]] = [[] for _ in range(count)]
+        for index, slice_ in enumerate(sorted(slices, key=lambda one: -up_to[one.stream]) if count else ()):
+            shared[index % count].append(slice_)
         return [Order(draft.schema, draft.names, mine, dict(up_to)) for mine in shared if mine]
 
     async def _settle(self, pool: AsyncConnectionPool, draft: Draft, up_to: Mapping[str, int]) -> None:
