@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test check bench compare soak faults
+.PHONY: help install up test check bench compare soak faults proof
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ soak: $(VENV)/.installed-dev ## 2,000 clients for 3 minutes, gateways killed; AR
 
 faults: $(VENV)/.installed-dev ## Faults into a cluster under load, every message accounted for; ARGS="--seed 2 --only power-lost"
 	@exec $(BIN)/python -m tests.faults $(ARGS)
+
+proof: $(VENV)/.installed-dev ## 5 million messages through all tiers, processes killed on the way; ARGS="--messages 200000" is passed on
+	@exec $(BIN)/python -m tests.proof $(ARGS)
 
 # Each stamp is newer than what it was made from, so that installing is done once. `-e` needs no build isolation:
 # the build's own requirements are in the lock as well, and nothing unlocked is fetched.

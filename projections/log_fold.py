@@ -15,7 +15,7 @@ from domain import events
 from domain.events import Event
 from projections.differences import Difference
 from projections.digests import Digest
-from streams.public import to_public
+from streams.public import PublicEvent, to_public
 
 PREVIEW_CHARACTERS = 140
 
@@ -93,10 +93,9 @@ class ConversationsFold:
         conversation = self.conversations.setdefault(id_, _Conversation())
         self._check(id_, conversation, event)
         if sequence <= self._checkpoints["messages"]:
-            row = (id_, event.originator_version, event.timestamp, sequence, event.TOPIC, event.actor_id)
-            conversation.changes.add_next((*row, _to_json(public.data).decode()))
+            conversation.changes.add_next(change_row(sequence, event, public))
             if isinstance(event, events.MessagePosted):
-                conversation.messages.add_next(_message_row(id_, sequence, event))
+                conversation.messages.add_next(message_row(sequence, event))
         if sequence <= self._checkpoints["heads"]:
             if isinstance(event, events.MessagePosted):
                 preview = event.body["text"][:PREVIEW_CHARACTERS]
@@ -162,8 +161,15 @@ def _expected(model: str, id_: int, conversation: _Conversation) -> Digest:
     return digest
 
 
-def _message_row(id_: int, sequence: int, event: events.MessagePosted) -> tuple[Any, ...]:
-    where = (id_, event.seq, event.timestamp, event.originator_version, sequence, event.message_id)
+def change_row(sequence: int, event: Event, public: PublicEvent) -> tuple[Any, ...]:
+    """The row of an event in `changes`, as `ROWS` gives it."""
+    at = (int(event.originator_id), event.originator_version, event.timestamp, sequence)
+    return (*at, event.TOPIC, event.actor_id, _to_json(public.data).decode())
+
+
+def message_row(sequence: int, event: events.MessagePosted) -> tuple[Any, ...]:
+    """The row of a message in `messages`, as `ROWS` gives it."""
+    where = (int(event.originator_id), event.seq, event.timestamp, event.originator_version, sequence, event.message_id)
     what = (event.actor_id, event.client_msg_id, event.reply_to)
     return (*where, *what, _to_json(event.body).decode(), _to_json(event.mentions).decode())
 

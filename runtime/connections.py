@@ -19,6 +19,7 @@ from projections.progress import Progress
 from projections.queries import Queries
 from projections.tiers.cold import Cold
 from runtime import metrics
+from runtime.pool import Pool
 from runtime.settings import Settings
 from streams.jetstream import JetStream, check_sync_always
 from streams.ports import Archive
@@ -71,7 +72,7 @@ async def connected(settings: Settings, clickhouse: ClickHouse) -> AsyncIterator
         await _check_syncs(settings)
         await jetstream.log.ensure(Topology(settings.partitions, settings.replicas))
         await asyncio.to_thread(upgrade, settings.postgres_url)
-        pool = AsyncConnectionPool(
+        pool = Pool(
             settings.postgres_url,
             open=False,
             min_size=2,

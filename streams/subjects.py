@@ -17,10 +17,13 @@ trace.answer.<token>                   what they answer, to whoever asked
 dead.<projection>.<partition>          events a projection could not apply   in DEAD
 archive.<stream>                       bounds of the newest batch to be archived   in ARCHIVE
 archive.<stream>.trimmed               up to where the stream has forgotten        in ARCHIVE
+es.<stream>.<originator id, encoded>   events of an application that is not Riverrun's (`streams.recorders`), in its own
+                                       stream
 """
 
+import re
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 CONV: Final = "conv"  # the family of conversations
 USER: Final = "user"  # the family of users
@@ -39,6 +42,7 @@ CORRELATION: Final = "Rr-Correlation"  # the request that caused this, end to en
 CAUSATION: Final = "Rr-Causation"  # what caused this directly
 TRACE: Final = "traceparent"  # W3C trace context
 APPEND: Final = "Rr-Append"  # names one append, on its first event: tells after a timeout whether it landed
+HIGHEST: Final = "Rr-Highest"  # of an application's event that came after one of a higher version: the highest so far
 
 # On a signal that is no event: its kind (`typing`, `receipt`), and the user it is from.
 SIGNAL: Final = "Rr-Signal"
@@ -59,6 +63,7 @@ NATS_TIME: Final = "Nats-Time-Stamp"  # when it was stored
 
 TRACE_PUSH: Final = "trace.push"
 
+_PARTITION_STREAM = re.compile(f"({'|'.join(FAMILIES).upper()})-(0|[1-9][0-9]{{0,3}})")
 _USER_SAFE = str.maketrans({".": "%2E", "*": "%2A", ">": "%3E", "%": "%25", " ": "%20"})
 
 
@@ -154,6 +159,28 @@ def archive(stream_name: str) -> str:
 def trimmed(stream_name: str) -> str:
     """Where it is told up to where a stream has forgotten."""
     return f"archive.{stream_name}.trimmed"
+
+
+def recorded(stream_name: str, originator_id: str) -> str:
+    """The one subject of an application's aggregate. Anything may be in its id."""
+    # `quote` leaves dots, which separate tokens.
+    return f"es.{stream_name}.{quote(originator_id, safe='').replace('.', '%2E')}"
+
+
+def recorded_subjects(stream_name: str) -> str:
+    """What an application's stream stores."""
+    return f"es.{stream_name}.*"
+
+
+def originator_id(subject: str) -> str:
+    """The aggregate that an application's subject belongs to."""
+    return unquote(subject.rpartition(".")[2])
+
+
+def partition_of(stream_name: str) -> tuple[str, int] | None:
+    """The family and the partition of one of Riverrun's own streams (`CONV-3`); `None` for any other name."""
+    match = _PARTITION_STREAM.fullmatch(stream_name)
+    return (match[1].lower(), int(match[2])) if match else None
 
 
 def consumer(reader: str, partition: int) -> str:

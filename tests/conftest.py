@@ -34,7 +34,12 @@ settings.load_profile("riverrun")
 
 # They load the machine for a minute, or wait for timers of seconds. Begun first, so beside each other, they leave the
 # others in peace, and neither worker waits for the other's last file.
-LONG_FILES = ("tests/runtime/test_cluster.py", "tests/test_faults.py", "tests/test_soak.py")
+LONG_FILES = (
+    "tests/runtime/test_cluster.py",
+    "tests/test_faults.py",
+    "tests/test_soak.py",
+    "tests/proof/test_proof.py",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

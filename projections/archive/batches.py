@@ -118,7 +118,7 @@ class Batches:
         undecodable = 0
         for delivery in deliveries:
             try:
-                made = _rows_of(delivery)
+                made = rows_of(delivery)
             except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's, and the raw event is kept
                 undecodable += 1
                 log_.error(
@@ -138,7 +138,8 @@ class Batches:
         return undecodable
 
 
-def _rows_of(delivery: Delivery) -> list[tuple[str, Row]]:
+def rows_of(delivery: Delivery) -> list[tuple[str, Row]]:
+    """The rows of typed tables that are made of an event, by table. Of what cannot be decoded: whatever that raises."""
     event = decode(delivery)
     place = (delivery.stream, delivery.sequence)
     return [

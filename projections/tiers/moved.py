@@ -19,7 +19,8 @@ from projections.tiers.sums import OF_CONVERSATIONS
 
 BATCH: Final = 5_000  # rows that are brought here at a time
 
-_ID: Final = {"messages": "conversation_id", "changes": "toUInt64(splitByChar('.', subject)[3])"}
+# `OrZero`: it may be asked of a reservation or a pair, whose rows another condition of the statement leaves out.
+_ID: Final = {"messages": "conversation_id", "changes": "toUInt64OrZero(splitByChar('.', subject)[3])"}
 _KEY: Final = {"messages": "conversation_id", "changes": "subject"}  # what the rows lie by
 _TABLE: Final = {"messages": "messages", "changes": "events"}
 

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
+from projections.catalogue import CATALOGUE
 from projections.fanout import READER as FANOUT
 from projections.projection import Connection
 from streams import subjects
@@ -24,11 +25,6 @@ STEP_EVENTS: Final = 50_000  # that leave at once
 _CHECKPOINTS: Final = """
     SELECT CASE WHEN count(*) = %(count)s THEN min(sequence) ELSE 0 END FROM checkpoints
     WHERE partition = %(partition)s AND projection = ANY(%(projections)s)"""
-
-_PROJECTIONS: Final = {
-    subjects.CONV: ["conversations", "heads", "messages"],
-    subjects.USER: ["users", "markers"],
-}
 
 
 class NotTheSame(Exception):
@@ -174,7 +170,7 @@ async def _chunks(reading: AsyncIterator[Delivery]) -> AsyncGenerator[list[Deliv
 
 
 async def _applied(connection: Connection, family: str, partition: int) -> int:
-    projections = _PROJECTIONS[family]
+    projections = [name for name, entry in CATALOGUE.items() if entry.family == family]
     values = {"count": len(projections), "partition": partition, "projections": projections}
     row = await (await connection.execute(_CHECKPOINTS, values)).fetchone()
     return int(row[0] or 0) if row is not None else 0

@@ -116,7 +116,7 @@ def _facts(console: Console, facts: dict[str, Any]) -> None:
 def _table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Any]) -> None:
     table = Table(title=f"{title}: {len(rows):,}")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold", no_wrap=column.endswith("_id"))
     for row in rows:
         table.add_row(*(_text(getattr(row, column)) for column in columns))
     console.print(table)

@@ -26,13 +26,21 @@ EXIT_DIFFERENT: Final = 1
 SHOWN_MAX: Final = 20  # differences printed; `--json` has more
 
 
-def verify(
+def verify(  # noqa: PLR0917  # each is an option
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Look for what was changed in log, archive and warm tier instead.")
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="An earlier report of --chain --json, kept elsewhere, to hold the chains against."),
+    ] = None,
     wait: Annotated[str, typer.Option(help="How long the read models may take to catch up: 30s, 5m.")] = "30s",
     url: Annotated[str | None, typer.Option(help="The server, http://host:port.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="The data dir of a local server.")] = None,
 ) -> None:
-    """Compare the log with the read models, by conversation and by user.
+    """Compare the log with the read models, by conversation and by user; or with --chain all that is stored with what
+    was stored then.
 
     Exit status: 0 equal, 1 different, 2 could not compare.
     """
@@ -41,6 +49,12 @@ def verify(
         fail(f"--wait {wait!r} is not a duration: one like 30s or 5m is expected")
     wait_s = int(duration[1]) * UNIT_S[duration[2]]
     target = resolve_target(url, data_dir)
+    if chain or against is not None:
+        from runtime.cli.verify_chain import verify_chain
+
+        if not verify_chain(target, against, as_json=as_json):
+            raise typer.Exit(EXIT_DIFFERENT)
+        return
     try:
         report = asyncio.run(_compare(target, wait_s))
     except (CannotCompare, LogError, ArchiveRefused, OSError) as error:

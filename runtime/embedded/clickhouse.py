@@ -39,7 +39,7 @@ class ClickHouseServer:
         self.child = Child(
             ChildSpec(
                 name="clickhouse",
-                command=(*program, str(port), ".", json.dumps(limits)),
+                command=(*program, str(port), ".", json.dumps(dict(limits))),
                 cwd=directory,
                 log_path=log_path,
                 probe=self._probe,

@@ -14,6 +14,7 @@ MAKE_S = 2.0  # for what is made quickly, and may be asked for twice
 
 NO_CONSUMER = 10014
 NO_MESSAGE = 10037
+NO_STREAM = 10059
 STREAM_DIFFERS = 10058  # the name is in use with another configuration
 
 _encode = msgspec.json.Encoder().encode

@@ -31,12 +31,25 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class JetStreamConsumer:
-    """See `streams.ports.Consumer`. Made by `JetStreamLog.consume`."""
+    """See `streams.ports.Consumer`. Made by `JetStreamLog.consume`.
 
-    def __init__(self, connection: Connection, stream: str, name: str, after_sequence: int) -> None:
+    Args:
+        forgotten_after_s: after which silence of ours the server may forget the place; `None`: never.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        name: str,
+        after_sequence: int,
+        *,
+        forgotten_after_s: float | None = None,
+    ) -> None:
         self._connection = connection
         self._stream = stream
         self._name = name
+        self._forgotten_after_s = forgotten_after_s
         self._last = after_sequence  # the newest that arrived
         self._number = 0  # the consumer's own number of it
         self._buffer: deque[Delivery] = deque()
@@ -110,6 +123,15 @@ class JetStreamConsumer:
         self._forget_loss()
         await self._unsubscribe()
 
+    async def forget(self) -> None:
+        """Close it, and give its place up.
+
+        Raises:
+            LogUnavailable: it is closed, and the place perhaps still there.
+        """
+        await self.close()
+        await self._delete(f"{self._stream}.{self._name}")
+
     # -- the place ------------------------------------------------------------------------------------------
 
     def _on_loss(self, _reason: str) -> None:
@@ -165,6 +187,8 @@ class JetStreamConsumer:
             "replay_policy": "instant",
             "mem_storage": True,
         }
+        if self._forgotten_after_s is not None:
+            config["inactive_threshold"] = int(self._forgotten_after_s * NANOSECONDS)
         wanted = {"stream_name": self._stream, "config": config}
         await call(self._connection, f"CONSUMER.CREATE.{where}", wanted, timeout_s=MAKE_S)
         return 0

@@ -1,7 +1,7 @@
 """Appending: one plain publish or one atomic batch, and what the server's answer says about it."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from secrets import token_hex
 
 import msgspec
@@ -63,21 +63,41 @@ class Publisher:
 
     async def append(self, records: Sequence[Record], expected_last_sequence: int) -> int:
         """See `streams.ports.Log.append`."""
+        # On the first it stands for the whole batch.
+        return await self._append(records, {0: f"Nats-Expected-Last-Sequence: {expected_last_sequence}\r\n"})
+
+    async def append_by_subject(self, records: Sequence[Record], expected_last_sequences: Mapping[str, int]) -> int:
+        """As `append`, if each subject's last sequence is the one expected of it, 0 where it has no event.
+
+        Whoever appends to other subjects of the stream is not in the way.
+        """
+        firsts: dict[str, int] = {}
+        for place, record in enumerate(records):
+            firsts.setdefault(record.subject, place)
+        return await self._append(
+            records,
+            {
+                place: f"Nats-Expected-Last-Subject-Sequence: {expected_last_sequences[subject]}\r\n"
+                for subject, place in firsts.items()
+            },
+        )
+
+    async def _append(self, records: Sequence[Record], expectations: Mapping[int, str]) -> int:
+        """`expectations` are header lines, by the place of the record that they go with."""
         if not 1 <= len(records) <= BATCH_MAX:
             raise RecordTooLarge(f"an append has 1 to {BATCH_MAX:,} records, not {len(records):,}")
-        expectation = f"Nats-Expected-Last-Sequence: {expected_last_sequence}\r\n"
         if len(records) == 1:
-            return await self._ask(records[0], expectation)
+            return await self._ask(records[0], expectations[0])
         batch = f"Nats-Batch-Id: {self._name}-{next(self._numbers)}\r\nNats-Batch-Sequence: "
         limit, first = self._connection.max_payload, []
-        for number, record in enumerate(records[:-1], 1):
-            lines = f"{frames.header_lines(record.headers)}{batch}{number}\r\n{expectation}"
-            expectation = ""  # on the first it stands for the whole batch
+        for place, record in enumerate(records[:-1]):
+            lines = f"{frames.header_lines(record.headers)}{batch}{place + 1}\r\n{expectations.get(place, '')}"
             frame, size_bytes = frames.publication(record.subject, record.data, lines=lines)
             if size_bytes > limit:
                 raise RecordTooLarge(f"{size_bytes:,} bytes, and the server takes {limit:,}")
             first.append(frame)
-        return await self._ask(records[-1], f"{batch}{len(records)}\r\nNats-Batch-Commit: 1\r\n", b"".join(first))
+        commit = f"{batch}{len(records)}\r\nNats-Batch-Commit: 1\r\n{expectations.get(len(records) - 1, '')}"
+        return await self._ask(records[-1], commit, b"".join(first))
 
     async def store(self, record: Record) -> int:
         """Append without an expectation. Raises as `append`, save WrongSequence."""

@@ -32,11 +32,16 @@ async def check_inboxes(
         for account in draw.sample(list(accounts), min(SAMPLE, len(accounts))):
             gateway = draw.choice(deployment.gateways)
             async with HttpClient(gateway.url, deployment.token(account.user_id)) as client:
+                served: list[dict[str, object]] | None = None
+                kept: list[dict[str, object]] = []
                 try:
                     async with asyncio.timeout(INBOX_S):
                         while (served := await _served(client)) != (kept := await _kept(queries, account.user_id)):
                             await asyncio.sleep(POLL_S)  # the hot store trails the read models by moments
                 except TimeoutError:
+                    if served is None:
+                        verdict.fault(f"{account.user_id}'s inbox cannot be read within {INBOX_S:.0f} s")
+                        continue
                     verdict.fault(f"{account.user_id}'s inbox is {_difference(served, kept)}")
                 except ClientError as error:
                     verdict.fault(f"{account.user_id}'s inbox cannot be read: {error}")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from domain.ids import ReservationKey, creation_key, direct_key, pair_key
 from streams import subjects
-from streams.topology import Topology
+from streams.topology import PARTITIONS_MAX, Topology
 
 USER_IDS = st.from_regex(r"[A-Za-z0-9_.:@|^\[\]{}\\`~-]{1,64}", fullmatch=True)
 KEYS = st.one_of(
@@ -85,3 +85,28 @@ def test_each_partition_of_a_family_is_one_stream_that_republishes(topology: Top
             assert spec.republish is not None
             assert spec.republish.source == f"{family}.{partition}.*"  # a reservation and a pair have one token more
             assert spec.republish.destination == f"live.{family}.{{{{wildcard(1)}}}}"
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_every_originator_has_one_token_of_its_own(originator: str, other: str) -> None:
+    subject = subjects.recorded("School", originator)
+    assert TOKEN.fullmatch(subject.removeprefix("es.School."))
+    assert subjects.originator_id(subject) == originator
+    assert (subjects.recorded("School", other) == subject) is (other == originator)
+
+
+@given(st.sampled_from(subjects.FAMILIES), st.integers(0, PARTITIONS_MAX - 1))
+def test_riverruns_own_streams_are_known_by_their_names(family: str, partition: int) -> None:
+    name = subjects.stream(family, partition)
+    assert subjects.partition_of(name) == (family, partition)
+    for other in (
+        name.lower(),
+        f"{name}-snapshots",
+        f"{name} ",
+        f"0{name}",
+        family.upper(),
+        "CONV-01",
+        "DEAD",
+        "School",
+    ):
+        assert subjects.partition_of(other) is None
