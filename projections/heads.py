@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from domain.events import Event, MessagePosted
+from domain.events import OF_CONVERSATIONS, Event, MessagePosted
 from projections.projection import Connection, LoggedEvent
 from projections.staging import arrays
-from streams.public import to_public
 
 PREVIEW_CHARACTERS = 140  # about two lines of an inbox on a telephone
 
@@ -24,6 +23,8 @@ _MERGE = """
         last_message_at = coalesce(excluded.last_message_at, heads.last_message_at),
         preview = coalesce(excluded.preview, heads.preview)
     WHERE heads.version < excluded.version"""
+
+_PUBLIC = frozenset(OF_CONVERSATIONS)
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class HeadsProjection:
             head = heads.get(event.originator_id)
             if head is not None:
                 head.event, head.sequence = event, sequence
-            elif to_public(event) is not None:
+            elif type(event) in _PUBLIC:
                 head = heads[event.originator_id] = _Head(event, sequence)
             if head is not None and isinstance(event, MessagePosted):
                 head.message = event

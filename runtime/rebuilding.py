@@ -16,7 +16,7 @@ import msgspec
 import psycopg
 import redis.asyncio
 import structlog
-from psycopg_pool import PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from projections.archive.clickhouse import ArchiveRefused, ClickHouse
 from projections.archive.reading import ClickHouseArchive
@@ -40,6 +40,13 @@ PROCESSES_MIN: Final = 2  # of which one folds while the other waits for Postgre
 
 class LoadFailed(Exception):
     """A process could not carry out its order. One line."""
+
+
+# What a rebuild may end in, for no fault of ours. What was in force still is; of Valkey's, the new one is.
+FAILURES: Final = (
+    *(LoadFailed, InUse, Interrupted, LogError, ArchiveRefused),
+    *(OSError, psycopg.Error, PoolTimeout, redis.RedisError),
+)
 
 
 class Servers(msgspec.Struct, frozen=True):
@@ -79,7 +86,7 @@ async def rebuilder(servers: Servers, *, processes: int, tell: Callable[[Step], 
             log=log,
             postgres_url=servers.postgres_url,
             partitions=servers.partitions,
-            leaving=lambda end: policy.leaving(end, datetime.now(UTC)),
+            horizons=lambda: policy.horizons(datetime.now(UTC)),
             load=_loader(servers),
             processes=processes,
             tell=tell,
@@ -96,28 +103,32 @@ async def begin_hot(valkey_url: str) -> None:
         await valkey.delete(EPOCH)
 
 
-async def rebuild_outdated(servers: Servers, valkey_url: str) -> None:
+async def rebuild_outdated(servers: Servers, pool: AsyncConnectionPool, valkey_url: str) -> None:
     """Rebuild read models that an older version of their projection has made, whenever there are any; until cancelled.
 
     Those of a newer version are left alone: a process of the release before does not take back what this one made.
     """
+    hot_is_old = False
     while True:
         try:
-            if names := await _outdated(servers.postgres_url):
+            if names := await _outdated(pool):
                 log_.warning("read models of an older version are rebuilt", projections=names)
                 async with rebuilder(servers, processes=PROCESSES_MIN, tell=_ignore) as work:
                     rebuilt = await work.rebuild(names)
-                await begin_hot(valkey_url)
+                hot_is_old = True
                 log_.info("read models are rebuilt", projections=names, events=rebuilt.events, dead=len(rebuilt.died))
+            if hot_is_old:
+                await begin_hot(valkey_url)
+                hot_is_old = False
         except AnotherRebuild:
             log_.info("somebody else rebuilds")
-        except (LoadFailed, InUse, Interrupted, LogError, ArchiveRefused, OSError, psycopg.Error, PoolTimeout) as error:
+        except FAILURES as error:
             log_.error("read models could not be rebuilt", error=" ".join(str(error).split()))
         await asyncio.sleep(OUTDATED_S)
 
 
-async def _outdated(postgres_url: str) -> list[str]:
-    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+async def _outdated(pool: AsyncConnectionPool) -> list[str]:
+    async with pool.connection() as connection:
         there = await checkpoints(connection)
     ours = {name: projection_of(name).version for name in NAMES}
     older = {place.projection for place, at in there.items() if at.version < ours.get(place.projection, 0)}

@@ -68,7 +68,7 @@ class Projector:
             partitions=settings.partitions,
             warm_months=settings.warm_months,
         )
-        await rebuild_outdated(servers, settings.valkey_url)
+        await rebuild_outdated(servers, self._connections.pool, settings.valkey_url)
 
     @asynccontextmanager
     async def project(self, family: str, partition: int) -> AsyncIterator["asyncio.Future[Any]"]:

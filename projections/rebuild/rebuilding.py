@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -29,7 +28,7 @@ from projections.rebuild.positions import Checkpoints, Place, as_of_now, catch_u
 from projections.rebuild.slices import Slice, slices_of
 from projections.rebuild.swapping import swap
 from projections.tiers import scheduler
-from projections.tiers.leftovers import delete_leaving
+from projections.tiers.leftovers import delete_left
 from projections.tiers.months import MODELS, warm_months
 from projections.tiers.moved import moved_months
 from projections.tiers.policy import Leaving
@@ -38,6 +37,7 @@ from streams.ports import Log
 
 LOCK: Final = 0x52695665_00000004  # "RiVe", 4: the advisory lock of the one that has drafts
 POLL_S: Final = 0.1
+WORTH_EVENTS: Final = 20_000  # for one more process: a second of work, and it takes one to begin
 COMPARE_WAIT_S: Final = 10.0  # for what is in force to come as far as the draft is; workers are behind by milliseconds
 
 Phase: TypeAlias = Literal["waiting", "loading", "indexing", "comparing", "swapping", "shadowing"]
@@ -105,7 +105,7 @@ class Rebuilder:
 
     Args:
         log: the archive before it, where it was trimmed.
-        leaving: the kinds of conversations that are to leave a month which ends at a moment (`WarmPolicy.leaving`).
+        horizons: of each kind of conversations that leaves at all, the first moment that stays warm, now.
         load: has orders carried out, by so many `processes`.
         tell: of each step.
     """
@@ -113,7 +113,7 @@ class Rebuilder:
     log: Log
     postgres_url: str
     partitions: int
-    leaving: Callable[[datetime], Leaving]
+    horizons: Callable[[], Leaving]
     load: Loader
     processes: int
     tell: Callable[[Step], None]
@@ -165,9 +165,9 @@ class Rebuilder:
                     await self._load(draft, up_to, deaths)
                     self.tell(Step("indexing"))
                     await self._settle(pool, draft, up_to)
-                    await draft.finish(pool)
                     if "messages" in names:
-                        await self._leave(live, draft)
+                        await self._leave(live, pool, draft)
+                    await draft.finish(pool)
                     yield Building(live, pool, draft, deaths)
             finally:
                 if not live.closed:
@@ -189,7 +189,7 @@ class Rebuilder:
         await self.load(self._orders(draft, up_to), tell)
 
     def _orders(self, draft: Draft, up_to: Mapping[str, int]) -> list[Order]:
-        """As many as there are processes, of about the same size."""
+        """As many as there are processes, of about the same size; fewer of a short log."""
         # Each slice is read for itself, and reading is half of the work: they pay where processes have cores for
         # themselves. The other half of the cores has Postgres and the log to serve.
         parts = 1
@@ -197,9 +197,10 @@ class Rebuilder:
             parts *= 2
         families = sorted({CATALOGUE[name].family for name in draft.names})
         slices = [slice_ for family in families for slice_ in slices_of(family, self.partitions, parts)]
-        shared: list[list[Slice]] = [[] for _ in range(self.processes)]
-        for index, slice_ in enumerate(sorted(slices, key=lambda one: -up_to[one.stream])):
-            shared[index % self.processes].append(slice_)
+        count = min(self.processes, -(-sum(up_to.values()) // WORTH_EVENTS))
+        shared: list[list[Slice]] = [[] for _ in range(count)]
+        for index, slice_ in enumerate(sorted(slices, key=lambda one: -up_to[one.stream]) if count else ()):
+            shared[index % count].append(slice_)
         return [Order(draft.schema, draft.names, mine, dict(up_to)) for mine in shared if mine]
 
     async def _settle(self, pool: AsyncConnectionPool, draft: Draft, up_to: Mapping[str, int]) -> None:
@@ -212,18 +213,21 @@ class Rebuilder:
                     (name, partition, sequence, projection_of(name).version),
                 )
 
-    async def _leave(self, live: Connection, draft: Draft) -> None:
+    async def _leave(self, live: Connection, pool: AsyncConnectionPool, draft: Draft) -> None:
         """Delete what has left the warm tier, by the rule that it left by. What is left is what was to stay."""
-        async with live.transaction():
-            # Conversations say of what kind they are, in the draft or in force.
-            await live.execute(
-                "SELECT set_config('search_path', %s || ', ' || current_setting('search_path'), true)", (draft.schema,)
-            )
-            for model in MODELS:
-                moved = await moved_months(live, model)
-                for month in await warm_months(live, model):
-                    if month.start.year * 100 + month.start.month in moved:
-                        await delete_leaving(live, month, leaving=self.leaving(month.end))
+        left = {model: await moved_months(live, model) for model in MODELS}
+        for model in (model for model, months in left.items() if months):
+            async with live.transaction():
+                # Conversations say of what kind they are, in the draft or in force.
+                await live.execute(
+                    "SELECT set_config('search_path', %s || ', ' || current_setting('search_path'), true)",
+                    (draft.schema,),
+                )
+                await delete_left(live, model, leaving=self.horizons())
+            async with pool.connection() as connection:
+                for month in await warm_months(connection, model):
+                    if month.start.year * 100 + month.start.month in left[model]:
+                        await connection.execute(f"VACUUM FULL {month.partition}".encode())  # nearly nothing stayed
 
     async def _compare(self, building: Building) -> Sequence[Comparison] | None:
         """With what is in force, as of a moment when it was no further back than the draft; `None`: it did not come."""

@@ -30,9 +30,6 @@ _LEAVING: Final = f"""
     WHERE EXISTS (SELECT FROM {{model}} later WHERE later.conversation_id = month.conversation_id
         AND later.{{number}} > month.{{number}} AND later.{{moment}} < leaving.horizon)"""
 _COUNT: Final = f"SELECT count(*) {_LEAVING}"
-_DELETE_ALL: Final = f"""
-    DELETE FROM {{partition}} WHERE (conversation_id, {{number}}) IN (
-        SELECT month.conversation_id, month.{{number}} {_LEAVING})"""
 _MAY_LEAVE: Final = f"""
     SELECT month.conversation_id, {{columns}} {_LEAVING}
         AND (month.conversation_id, month.{{number}}) > (%(id)s, %(number)s)
@@ -41,6 +38,17 @@ _MAY_LEAVE: Final = f"""
 _DELETE: Final = """
     DELETE FROM {partition} month USING unnest(%s::int8[], %s::int8[]) AS gone (conversation_id, number)
     WHERE month.conversation_id = gone.conversation_id AND month.{number} = gone.number"""
+
+# The same rule, of a whole read model: before the last row before the horizon, in a month of which rows have left.
+_DELETE_LEFT: Final = f"""
+    DELETE FROM {{model}} gone USING (
+        SELECT conversation_id, leaving.horizon, max(later.{{number}}) AS number
+        FROM {{model}} later JOIN conversations USING (conversation_id)
+            JOIN {LEAVING} ON leaving.kind = conversations.kind
+        WHERE later.{{moment}} < leaving.horizon GROUP BY conversation_id, leaving.horizon) last
+    WHERE gone.conversation_id = last.conversation_id AND gone.{{number}} < last.number
+        AND gone.{{moment}} < last.horizon AND EXISTS (SELECT FROM tier_moves
+            WHERE model = '{{model}}' AND gone.{{moment}} >= month_start AND gone.{{moment}} < month_end)"""
 
 
 async def may_leave(connection: Connection, month: Month, leaving: Leaving) -> int:
@@ -51,9 +59,14 @@ async def may_leave(connection: Connection, month: Month, leaving: Leaving) -> i
     return int(row[0])
 
 
-async def delete_leaving(connection: Connection, month: Month, *, leaving: Leaving) -> None:
-    """Delete what may leave a month, compared with nothing: of rows that were just made of the archive."""
-    await connection.execute(_DELETE_ALL.format(**_names(month)).encode(), leaving_values(leaving))
+async def delete_left(connection: Connection, model: str, *, leaving: Leaving) -> None:
+    """Delete what has left, compared with nothing: of rows that were just made of the archive, for all months at once.
+
+    Args:
+        leaving: each kind that leaves at all, with its horizon.
+    """
+    statement = _DELETE_LEFT.format(model=model, number=NUMBER[model], moment=MOMENT[model])
+    await connection.execute(statement.encode(), leaving_values(leaving))
 
 
 async def clear(connection: Connection, cold: Cold, month: Month, *, leaving: Leaving) -> Moved | None:

@@ -36,7 +36,7 @@ def showing() -> Iterator[Callable[[Step], None]]:
         with _Bar() as bar:
             yield bar.tell
     else:
-        yield _Lines(sys.stderr.write, time.monotonic).tell
+        yield Lines(sys.stderr.write, time.monotonic).tell
 
 
 class _Bar:
@@ -69,7 +69,9 @@ class _Bar:
         self._progress.update(self._task, completed=step.done, rate=rate)
 
 
-class _Lines:
+class Lines:
+    """Plain lines: of each phase the first step, one every few seconds, and the end."""
+
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float]) -> None:
         self._write = write
         self._clock = clock
@@ -78,6 +80,7 @@ class _Lines:
         self._next_s = 0.0
 
     def tell(self, step: Step) -> None:
+        """Take note of a step, and say so if it is time."""
         now_s = self._clock()
         if step.phase != self._phase:
             self._phase, self._pace, self._next_s = step.phase, Pace(now_s), 0.0

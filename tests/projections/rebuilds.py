@@ -35,7 +35,7 @@ def rebuilder(
         log=log,
         postgres_url=str(pool.conninfo),
         partitions=partitions,
-        leaving=lambda end: policy.leaving(end, now),
+        horizons=lambda: policy.horizons(now),
         load=loader,
         processes=4 * partitions,
         tell=(lambda _: None) if steps is None else steps.append,

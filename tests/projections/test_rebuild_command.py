@@ -33,7 +33,7 @@ async def riverrun(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ru
 
 
 class Posting:
-    """Two people who post one message after the other.
+    """Two people who post one message after the other, and read what there is.
 
     Attributes:
         acked: how many were. refused: what else was answered.
@@ -60,6 +60,10 @@ class Posting:
                     self.acked += 1
                 else:
                     self.refused.append((answer.status_code, answer.text))
+                for page in (path, "/v1/inbox"):
+                    answer = await client.get(page)
+                    if answer.status_code != httpx.codes.OK:
+                        self.refused.append((answer.status_code, answer.text))
                 await asyncio.sleep(PACE_S)
 
     async def more(self, messages: int) -> None:
