@@ -31,15 +31,17 @@ def main(
     kills: Annotated[int, typer.Option(help="kill -9 while archiving and while moving, in all.")] = 30,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 1,
     until: Annotated[str, typer.Option(help=f"The last step: {', '.join(STEPS)}.")] = "",
+    without: Annotated[str, typer.Option(help="Steps that are left out, with commas between.")] = "",
     keep: Annotated[Path | None, typer.Option(help="The folder, kept; given again, the proof goes on in it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """A real chat multiplied over months, through all tiers: nothing lost or doubled, every page as it was told."""
-    if until and until not in STEPS:
-        sys.stderr.write(f"no such step: {until}; there are {', '.join(STEPS)}\n")
+    left_out = frozenset(name.strip() for name in without.split(",") if name.strip())
+    if unknown := sorted({*left_out, *([until] if until else [])} - {*STEPS}):
+        sys.stderr.write(f"no such step: {', '.join(unknown)}; there are {', '.join(STEPS)}\n")
         raise typer.Exit(2)
     folder = irc or (SHARED if SHARED.is_dir() else None)
-    wanted = Wanted(messages, folder, months, partitions, seed, pages, kills, until)
+    wanted = Wanted(messages, folder, months, partitions, seed, pages, kills, until, left_out)
     logs.configure(level="critical", form="text")  # that processes end and are started again is no news here
     logging.disable()
     of = f"the chat in {folder}" if folder else "an invented chat"

@@ -50,6 +50,7 @@ class Wanted:
     Attributes:
         irc: the folder of IRC logs; an invented chat without it.
         until: the last step; all of them without it.
+        without: steps that are left out.
     """
 
     messages: int
@@ -60,6 +61,7 @@ class Wanted:
     pages: int = 10_000
     kills: int = 30
     until: str = ""
+    without: frozenset[str] = frozenset()
 
     @property
     def needed_bytes(self) -> int:
@@ -112,7 +114,7 @@ class Proof:
         async with opened(self._folder, partitions=self._plan.partitions) as site:
             try:
                 for name, step in self._steps(site).items():
-                    if name not in self.outcomes:
+                    if name not in self.outcomes and name not in self.wanted.without:
                         await self._take(name, step)
                     if name == self.wanted.until:
                         break
