@@ -59,6 +59,7 @@ def context_of(**parts: Any) -> ApiContext:
             "authenticator",
             "tickets",
             "gateway",
+            "past",
             "readiness",
             "versions",
             "random_slot",
