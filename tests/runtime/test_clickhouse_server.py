@@ -5,7 +5,7 @@ import gzip
 import os
 import signal
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +132,13 @@ async def test_passwords_are_for_their_owner_only(server: ClickHouseServer, tmp_
             assert stat.S_IMODE(mode) == 0o600
 
 
-@pytest.mark.parametrize(("name", "packed"), [("gzip", gzip.compress(b"(1),(2)")), ("identity", b"(1),(2)")])
+@pytest.mark.parametrize(("name", "pack"), [("gzip", gzip.compress), ("identity", bytes)])
 async def test_rows_beside_their_statement_may_be_compressed(
-    server: ClickHouseServer, name: str, packed: bytes
+    server: ClickHouseServer, name: str, pack: Callable[[bytes], bytes]
 ) -> None:
     await post(server.url, f"CREATE TABLE packed_{name} (n Int64) ENGINE = Memory")
     answer = await post(
-        server.url, packed, {"Content-Encoding": name}, query=f"INSERT INTO packed_{name} FORMAT Values"
+        server.url, pack(b"(1),(2)"), {"Content-Encoding": name}, query=f"INSERT INTO packed_{name} FORMAT Values"
     )
     assert answer.status_code == 200, answer.text
     assert (await post(server.url, f"SELECT sum(n) FROM packed_{name}")).text == "3\n"
