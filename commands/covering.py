@@ -8,6 +8,7 @@ asked: Postgres was lost, or put back from an older copy, or a snapshot was dele
 from collections.abc import Sequence
 from typing import Final
 
+import structlog
 from psycopg_pool import AsyncConnectionPool
 
 from commands.cache import AnyAggregate
@@ -16,6 +17,8 @@ from commands.repository import SCHEMAS, Snapshotted, folded, kind_of, restored,
 from commands.snapshots import SAVE, values_of
 from streams import codec, subjects
 from streams.ports import Delivery
+
+log_ = structlog.get_logger(__name__)
 
 NO_SCHEMA: Final = 0  # of an aggregate that cannot be folded: there is one, and that is all that is known
 
@@ -80,8 +83,8 @@ class Covering:
                 aggregate = _next(aggregate, delivery)
             if isinstance(aggregate, Snapshotted):
                 return snapshot_of(self._family, aggregate, deliveries[-1].sequence)
-        except Exception:  # noqa: BLE001, S110  # whatever it is, it is the event's: as the writer, which cannot load it
-            pass
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's, and no writer can load it either
+            log_.warning("an aggregate cannot be folded, so no snapshot has it", id=aggregate_id, error=repr(error))
         return Snapshot(self._family, aggregate_id, 0, deliveries[-1].sequence, NO_SCHEMA, b"")
 
 

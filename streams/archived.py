@@ -70,11 +70,11 @@ class ArchivedLog:
         """See `streams.ports.Log.read`."""
         end = await self._log.last_sequence(stream) if up_to_sequence is None else up_to_sequence
         given = after_sequence
-        reading = _chunks(self._log.read(stream, subject=subject, after_sequence=given, up_to_sequence=end))
-        async with aclosing(reading) as chunks:
-            async for chunk in chunks:
-                whole = subject is not None and subjects.stays(subject)
-                trimmed = 0 if whole else min(await self._log.trimmed(stream), end)
+        stays = subject is not None and subjects.stays(subject)
+        reading = chunks(self._log.read(stream, subject=subject, after_sequence=given, up_to_sequence=end))
+        async with aclosing(reading) as held:
+            async for chunk in held:
+                trimmed = 0 if stays else min(await self._log.trimmed(stream), end)
                 if trimmed > given:
                     async with aclosing(self.archived(stream, subject, given, trimmed)) as archived:
                         async for delivery in archived:
@@ -176,7 +176,7 @@ class _ArchivedConsumer:
         await self._consumer.close()
 
 
-async def _chunks(reading: AsyncIterator[Delivery]) -> AsyncGenerator[list[Delivery]]:
+async def chunks(reading: AsyncIterator[Delivery]) -> AsyncGenerator[list[Delivery]]:
     """Deliveries in bounded lists; the last one may be empty."""
     chunk: list[Delivery] = []
     size_bytes = 0

@@ -24,7 +24,7 @@ from projections.tiers.leftovers import clear, may_leave
 from projections.tiers.months import MODELS, Month, warm_months
 from projections.tiers.moves import Busy, Differs, move
 from projections.tiers.policy import Leaving, WarmPolicy
-from projections.tiers.trimming import NotTheSame, Trim, Trimmer
+from projections.tiers.trimming import LogDiffers, Trim, Trimmer
 from streams.ports import LogUnavailable
 
 NOT_MOVED: Final[tuple["Outcome", ...]] = ("waiting", "busy", "differs")
@@ -122,7 +122,7 @@ class StoreScheduler:
             return Step("log", planned.stream, "due", planned.events)
         try:
             return Step("log", planned.stream, "trimmed", await trimmer.trim(planned))
-        except NotTheSame as error:
+        except LogDiffers as error:
             return Step("log", planned.stream, "differs", 0, str(error))
 
     async def _step(self, connection: Connection, month: Month, leaving: Leaving, *, dry_run: bool) -> Step | None:

@@ -6,7 +6,7 @@ every event of it is read from both, and compared byte for byte; and snapshots a
 on.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
@@ -15,11 +15,10 @@ from projections.catalogue import CATALOGUE
 from projections.fanout import READER as FANOUT
 from projections.projection import Connection
 from streams import subjects
-from streams.archived import ArchivedLog
+from streams.archived import ArchivedLog, chunks
 from streams.ports import Archive, Delivery, Log
 
 KEEP_EVENTS: Final = 1_000  # that stay in any case: the newest tells a writer where its partition ends
-CHUNK_EVENTS: Final = 2_000  # compared, or covered, at once
 STEP_EVENTS: Final = 50_000  # that leave at once
 
 _CHECKPOINTS: Final = """
@@ -27,7 +26,7 @@ _CHECKPOINTS: Final = """
     WHERE partition = %(partition)s AND projection = ANY(%(projections)s)"""
 
 
-class NotTheSame(Exception):
+class LogDiffers(Exception):
     """The log and the archive do not have the same. Nothing from there on is trimmed."""
 
 
@@ -115,7 +114,7 @@ class Trimmer:
         """Forget what was planned; how many events that were.
 
         Raises:
-            NotTheSame: what is after the last step that was trimmed stays.
+            LogDiffers: what is after the last step that was trimmed stays.
             LogUnavailable: the log or the archive cannot be reached. psycopg.Error: Postgres cannot. Some is forgotten.
         """
         family, _, partition = planned.stream.rpartition("-")
@@ -133,8 +132,8 @@ class Trimmer:
     async def _compare(self, stream: str, after: int, up_to: int) -> int:
         """Read the same events from both; how many there are."""
         count = 0
-        logged = _chunks(self._log.read(stream, after_sequence=after, up_to_sequence=up_to))
-        archived = _chunks(self._archive.read(stream, after_sequence=after, up_to_sequence=up_to))
+        logged = chunks(self._log.read(stream, after_sequence=after, up_to_sequence=up_to))
+        archived = chunks(self._archive.read(stream, after_sequence=after, up_to_sequence=up_to))
         async with aclosing(logged), aclosing(archived):
             while True:
                 ours: list[Delivery] = await anext(logged, [])
@@ -142,7 +141,7 @@ class Trimmer:
                 if ours != theirs:
                     where = next((a for a, b in zip(ours, theirs, strict=False) if a != b), None)
                     at = where.sequence if where else after + count + min(len(ours), len(theirs)) + 1
-                    raise NotTheSame(f"the log and the archive differ at {stream} {at:,}: see riverrun verify --chain")
+                    raise LogDiffers(f"the log and the archive differ at {stream} {at:,}: see riverrun verify --chain")
                 if not ours:
                     return count
                 count += len(ours)
@@ -153,20 +152,10 @@ class Trimmer:
         if mark >= up_to:
             return
         reading = ArchivedLog(self._log, self._archive).read(stream, after_sequence=mark, up_to_sequence=up_to)
-        async with aclosing(_chunks(reading)) as chunks:
-            async for chunk in chunks:
-                await snapshots.cover(chunk)
-
-
-async def _chunks(reading: AsyncIterator[Delivery]) -> AsyncGenerator[list[Delivery]]:
-    chunk: list[Delivery] = []
-    async for delivery in reading:
-        chunk.append(delivery)
-        if len(chunk) == CHUNK_EVENTS:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+        async with aclosing(chunks(reading)) as held:
+            async for chunk in held:
+                if chunk:
+                    await snapshots.cover(chunk)
 
 
 async def _applied(connection: Connection, family: str, partition: int) -> int:

@@ -14,8 +14,8 @@ from commands.repository import Repository
 from commands.snapshots import PostgresSnapshots
 from projections.archive.clickhouse import ClickHouse
 from projections.tiers import trimming
-from projections.tiers.trimming import NotTheSame, Trim, Trimmer
-from streams import codec, subjects
+from projections.tiers.trimming import LogDiffers, Trim, Trimmer
+from streams import archived, codec, subjects
 from streams.archived import ArchivedLog
 from streams.memory import MemoryLog
 from streams.ports import Archive, ArchiveUnavailable, Delivery, LogUnavailable, Record
@@ -39,8 +39,9 @@ class Archived:
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"KEEP_EVENTS": 2, "CHUNK_EVENTS": 5, "STEP_EVENTS": 16}.items():
-        monkeypatch.setattr(trimming, name, value)
+    monkeypatch.setattr(archived, "CHUNK_EVENTS", 5)
+    monkeypatch.setattr(trimming, "KEEP_EVENTS", 2)
+    monkeypatch.setattr(trimming, "STEP_EVENTS", 16)
 
 
 def trimmer(log: MemoryLog, archive: Any, pool: AsyncConnectionPool, *, keep: timedelta = LATER) -> Trimmer:
@@ -219,7 +220,7 @@ async def test_an_event_that_cannot_be_folded_is_not_forgotten_about(history: Hi
 )
 async def test_what_the_archive_has_otherwise_stays(history: History, clickhouse: ClickHouse, change: str) -> None:
     await clickhouse.command(f"{change} SETTINGS mutations_sync = 1")
-    with pytest.raises(NotTheSame, match="CONV-0 20"):
+    with pytest.raises(LogDiffers, match="CONV-0 20"):
         await history.trim()
     assert await history.log.trimmed(STREAM) == 16  # a step
     assert (await read(history.log, STREAM))[0].sequence == 17
