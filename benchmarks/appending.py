@@ -14,7 +14,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from benchmarks.deployment import Deployment
-from commands.repository import Repository
+from commands.repository import Repository, snapshot_of
 from commands.snapshots import PostgresSnapshots
 from domain.conversations import Conversation
 from domain.events import Event
@@ -78,7 +78,7 @@ class Appender:
         """Keep a snapshot of it, as the writer does every so often. All of it is appended."""
         async with AsyncConnectionPool(self._postgres_url, min_size=1, max_size=1, open=False) as pool:
             repository = Repository(self._log, PostgresSnapshots(pool), family=subjects.CONV, partition=0)
-            await repository.save(repository.snapshot_of(conversation, await self.last_sequence()))
+            await repository.save(snapshot_of(subjects.CONV, conversation, await self.last_sequence()))
 
     async def last_sequence(self) -> int:
         """Of the log."""

@@ -115,10 +115,6 @@ class Repository:
         version = loaded.aggregate.version
         return version - loaded.snapshot_version >= max(SNAPSHOT_EVERY_MIN, version // SNAPSHOT_EVERY_SHARE)
 
-    def snapshot_of(self, aggregate: Snapshotted, sequence: int) -> Snapshot:
-        """See `snapshot_of`."""
-        return snapshot_of(self._family, aggregate, sequence)
-
     async def save(self, snapshot: Snapshot) -> None:
         """Keep a snapshot; see `SnapshotStore.save`."""
         await self._snapshots.save(snapshot)

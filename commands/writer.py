@@ -23,7 +23,7 @@ from commands.cache import AggregateCache
 from commands.command import Command, NotLoaded, Result
 from commands.decision import NAMED_MAX, Decision, Group, Pending, named
 from commands.ports import ReceiptLookup
-from commands.repository import Repository, Snapshotted
+from commands.repository import Repository, Snapshotted, snapshot_of
 from domain.conversations import ReceiptUnknown
 from domain.errors import DomainError, Unavailable
 from domain.ids import IdSequence
@@ -306,7 +306,7 @@ class PartitionWriter:
                 continue
             if self._repository.wants_snapshot(loaded) and isinstance(loaded.aggregate, Snapshotted):
                 loaded.snapshot_version = loaded.aggregate.version
-                snapshot = self._repository.snapshot_of(loaded.aggregate, first + index)
+                snapshot = snapshot_of(self._family, loaded.aggregate, first + index)
                 self._spawn(self._repository.save(snapshot))
             self._cache.put(aggregate_id, loaded)
         self._metrics.cache_bytes.set(self._cache.size_bytes)
