@@ -136,8 +136,12 @@ def entry_fields(conversation_id: int, head: Head, own: Own, user_id: str, now_m
     }
 
 
+# Of a row of `messages`, as `message_of` takes it.
+MESSAGE_COLUMNS = "message_id, seq, version, sender_id, client_msg_id, created_at, body, reply_to, mentions"
+
+
 def message_of(conversation_id: str, row: Sequence[Any]) -> Message:
-    """A message of its row, whose columns are named below."""
+    """A message of the row `MESSAGE_COLUMNS`."""
     message_id, seq, version, sender_id, client_msg_id, created_at, body, reply_to, mentions = row
     return Message(
         message_id=str(message_id),

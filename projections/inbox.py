@@ -11,6 +11,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from domain.errors import Invalid
 from projections.entries import (
+    MESSAGE_COLUMNS,
     MINE,
     MY_JOINS,
     OWN_COLUMNS,
@@ -41,8 +42,8 @@ _PAGE = f"""
         AND ({UPDATED_AT_MS}, m.conversation_id) < (%(at_ms)s, %(id)s)
     ORDER BY updated_at_ms DESC, m.conversation_id DESC LIMIT %(limit)s"""
 
-_NEWEST = """
-    SELECT message_id, seq, version, sender_id, client_msg_id, created_at, body, reply_to, mentions
+_NEWEST = f"""
+    SELECT {MESSAGE_COLUMNS}
     FROM messages WHERE conversation_id = %(id)s ORDER BY seq DESC LIMIT %(limit)s"""
 
 

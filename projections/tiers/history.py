@@ -15,7 +15,7 @@ import msgspec
 
 from domain.errors import Unavailable
 from domain.messages import Receipt, content_digest
-from projections.entries import message_of
+from projections.entries import MESSAGE_COLUMNS, message_of
 from projections.hot import HotStore
 from projections.pages import EventsPage, MessagesPage, StoredEvent
 from projections.reading import IS_MEMBER, Database, Row, no_such_conversation
@@ -30,7 +30,7 @@ _SEQ_MAX: Final = (1 << 63) - 1
 
 # The head says what the last number is: the newest of all that is owed may be in a month that is gone.
 _MESSAGES: Final = f"""
-    SELECT message_id, seq, version, sender_id, client_msg_id, created_at, body, reply_to, mentions,
+    SELECT {MESSAGE_COLUMNS},
         (SELECT last_seq FROM heads WHERE conversation_id = %(id)s)
     FROM messages WHERE conversation_id = %(id)s AND seq > %(after)s AND seq < %(before)s AND {IS_MEMBER}
     ORDER BY seq {{direction}} LIMIT %(limit)s"""
@@ -51,8 +51,8 @@ _STANDING: Final = (
 _NEWEST_SEQ: Final = "SELECT max(seq) FROM messages WHERE conversation_id = %(id)s"
 _NEWEST_VERSION: Final = "SELECT max(version) FROM changes WHERE conversation_id = %(id)s"
 
-_RECEIPT: Final = """
-    SELECT message_id, seq, version, sender_id, client_msg_id, created_at, body, reply_to, mentions FROM messages
+_RECEIPT: Final = f"""
+    SELECT {MESSAGE_COLUMNS} FROM messages
     WHERE conversation_id = %(id)s AND sender_id = %(sender)s AND client_msg_id = %(client)s
     ORDER BY seq LIMIT 1"""
 # Whether the conversation is older than the newest month that was moved: then the warm tier cannot deny.

@@ -9,6 +9,7 @@ from typing import Final
 
 import psycopg
 
+from projections.entries import MESSAGE_COLUMNS
 from projections.projection import Connection
 from projections.reading import Row
 from projections.tiers.cold import Cold
@@ -20,7 +21,7 @@ BATCH: Final = 1_000  # rows compared, and deleted, at a time
 
 # As `Cold` gives them, after the conversation's id.
 _COLUMNS: Final = {
-    "messages": "message_id, seq, version, sender_id, client_msg_id, created_at, body, reply_to, mentions",
+    "messages": MESSAGE_COLUMNS,
     "changes": "type, version, occurred_at, actor_id, data",
 }
 
