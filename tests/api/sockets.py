@@ -89,6 +89,7 @@ class Client:
         self.own: list[Json] = []  # the user's own events, which have no version
         self.signals: list[Json] = []
         self.cursors: list[str] = []
+        self.newest_is_told = False  # whether a cursor came after the newest event
         self.answers: list[Json] = []
         self.alive = 0
         self.hello: Json = {}
@@ -104,11 +105,13 @@ class Client:
                     if "id" in message:
                         self.answers.append(message)
                     elif "event" in message:
+                        self.newest_is_told = False
                         (self.events if "version" in message["event"] else self.own).append(message["event"])
                     elif "signal" in message:
                         self.signals.append(message["signal"])
                     elif "cursor" in message:
                         self.cursors.append(message["cursor"])
+                        self.newest_is_told = True
                     else:
                         self.alive += 1
                 async with self._stirred:

@@ -46,7 +46,7 @@ async def test_what_was_missed_comes_first_and_once(open_world: OpenWorld) -> No
         bob = await world.connect("bob")
         first = await world.post(one, 2)
         await bob.until(_has(one, first))
-        await bob.until(lambda client: bool(client.cursors))
+        await bob.until(lambda client: client.newest_is_told)
         await bob.close()
         await world.post(two, 3)
         await world.post(one)

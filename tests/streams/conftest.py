@@ -1,7 +1,10 @@
 """A nats-server for the tests of this folder, empty before each test, and the two implementations side by side."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +35,21 @@ async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+async def freeze(server: NatsServer) -> None:
+    """Stop a server's process as it stands, until SIGCONT. The signal alone takes effect at some later moment."""
+    pid = server.child.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: set(_states(pid)) == {"T"})
+
+
+def _states(pid: int) -> Iterator[str]:
+    """Those of the threads of a process."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # it ended
+            yield (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.fixture(scope="session")

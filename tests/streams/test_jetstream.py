@@ -19,7 +19,7 @@ from streams.jetstream.ensure import config_of
 from streams.ports import AppendUnknown, Consumer, LogUnavailable, NoReply, NoResponder, Record, WrongSequence
 from streams.topology import Topology, TopologyMismatch
 from tests.conftest import NatsServerFactory
-from tests.streams.conftest import until
+from tests.streams.conftest import freeze, until
 
 STREAM = "CONV-0"
 
@@ -161,7 +161,7 @@ async def test_an_append_without_an_answer_is_unknown_and_is_found_later(
 ) -> None:
     monkeypatch.setattr(publisher, "APPEND_S", 0.2)
     assert server.child.pid is not None
-    os.kill(server.child.pid, signal.SIGSTOP)
+    await freeze(server)
     try:
         with pytest.raises(AppendUnknown):
             await connected.log.append(STREAM, records(1, size), expected_last_sequence=0)
@@ -178,7 +178,7 @@ async def test_an_append_under_way_when_the_connection_breaks_is_unknown_at_once
 ) -> None:
     pid = server.child.pid
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+    await freeze(server)
     appending = asyncio.create_task(connected.log.append(STREAM, records(1, 3), expected_last_sequence=0))
     asking = asyncio.create_task(connected.bus.request("cmd.x", b"", timeout_s=30))
     await asyncio.sleep(0)

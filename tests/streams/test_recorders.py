@@ -28,7 +28,7 @@ from streams.ports import BATCH_MAX
 from streams.recorders import Factory, datastore
 from streams.topology import Topology
 from tests.conftest import NatsServerFactory
-from tests.streams.conftest import until
+from tests.streams.conftest import freeze, until
 
 STREAM = "School"
 
@@ -151,7 +151,7 @@ async def test_an_insert_whose_answer_does_not_come_is_stored_once(
     await asyncio.to_thread(crashing.insert_events, [event("a", 1), event("b", 1)])
     monkeypatch.setattr(publisher, "APPEND_S", 0.1)  # and it is tried again, and again
     assert server.child.pid is not None
-    os.kill(server.child.pid, signal.SIGSTOP)
+    await freeze(server)
     inserting = [
         asyncio.create_task(asyncio.to_thread(crashing.insert_events, [event("a", version), event("b", version)]))
         for version in (2, 3)
