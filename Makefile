@@ -45,7 +45,8 @@ proof: $(VENV)/.installed-dev ## 5 million messages through all tiers, processes
 	@exec $(BIN)/python -m tests.proof $(ARGS)
 
 # Each stamp is newer than what it was made from, so that installing is done once. `-e` needs no build isolation:
-# the build's own requirements are in the lock as well, and nothing unlocked is fetched.
+# the build's own requirements are in the lock as well, and nothing unlocked is fetched. The locks are complete, so there
+# is nothing to resolve; what is imported is compiled then.
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -55,10 +56,10 @@ $(BIN)/python:
 	  rm -rf $(VENV); echo "$(PYTHON) could not make $(VENV) (on Debian: apt install python3-venv)" >&2; exit 1; }
 
 $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes -r requirements-dev.lock
 	@touch $@
