@@ -17,11 +17,12 @@ up: $(VENV)/.installed ## Run everything here; ARGS="--port 9000" is passed on
 	@exec $(BIN)/riverrun up $(ARGS)
 
 # All of it by two workers, each with servers of its own, a file of tests at a time: most tests wait for something.
-# With ARGS by one process, so that `-x`, `-s` and a debugger are as one expects.
+# With ARGS by one process, so that `-x`, `-s` and a debugger are as one expects. Processes are started some hundred times,
+# and are to find their modules compiled.
 ALL_TESTS := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.installed-dev ## Run the test suite against servers it starts itself; ARGS="tests/domain -x" go to pytest
-	@exec $(BIN)/python -m pytest $(or $(strip $(ARGS)),$(ALL_TESTS))
+	@exec env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest $(or $(strip $(ARGS)),$(ALL_TESTS))
 
 check: $(VENV)/.installed-dev ## Layout, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -46,7 +47,7 @@ proof: $(VENV)/.installed-dev ## 5 million messages through all tiers, processes
 
 # Each stamp is newer than what it was made from, so that installing is done once. `-e` needs no build isolation:
 # the build's own requirements are in the lock as well, and nothing unlocked is fetched. The locks are complete, so there
-# is nothing to resolve; what is imported is compiled then.
+# is nothing to resolve.
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -56,10 +57,10 @@ $(BIN)/python:
 	  rm -rf $(VENV); echo "$(PYTHON) could not make $(VENV) (on Debian: apt install python3-venv)" >&2; exit 1; }
 
 $(VENV)/.installed: requirements.lock pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
