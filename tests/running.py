@@ -49,15 +49,18 @@ class Running:
             )
         try:
             async with asyncio.timeout(START_S):
-                while not await self._is_ready():
-                    if self._process.returncode is not None:
-                        status = self._process.returncode
-                        raise AssertionError(f"riverrun ended with {status}:\n{self.output()[-4000:]}")
-                    await asyncio.sleep(0.05)
+                await self._until_ready()
         except BaseException:
             if self._process.returncode is None:
                 await self.stop()
             raise
+
+    async def _until_ready(self) -> None:
+        assert self._process is not None
+        while not await self._is_ready():
+            if self._process.returncode is not None:
+                raise AssertionError(f"riverrun ended with {self._process.returncode}:\n{self.output()[-4000:]}")
+            await asyncio.sleep(0.05)
 
     async def _is_ready(self) -> bool:
         assert self._process is not None
