@@ -29,9 +29,10 @@ def digest(delivery: Delivery) -> int:
 
 
 def _canonical(delivery: Delivery) -> bytes:
-    parts = [delivery.subject.encode()]
+    subject, data = delivery.subject.encode(), delivery.data
+    parts = [delivery.sequence.to_bytes(8, "big"), len(subject).to_bytes(4, "big"), subject]
     for name, value in sorted(delivery.headers.items()):
-        parts += [name.encode("utf-8", "surrogatepass"), value.encode("utf-8", "surrogatepass")]
-    parts.append(delivery.data)
-    sized = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    return delivery.sequence.to_bytes(8, "big") + sized
+        name_bytes, value_bytes = name.encode("utf-8", "surrogatepass"), value.encode("utf-8", "surrogatepass")
+        parts += (len(name_bytes).to_bytes(4, "big"), name_bytes, len(value_bytes).to_bytes(4, "big"), value_bytes)
+    parts += (len(data).to_bytes(4, "big"), data)
+    return b"".join(parts)

@@ -55,12 +55,15 @@ def _event(headers: Mapping[str, str]) -> tuple[str, int, datetime, str] | None:
         type_, actor = headers[subjects.TYPE], headers[subjects.ACTOR]
     except (KeyError, ValueError, OverflowError, OSError):
         return None
-    said = _headers(type_, version, occurred_at, actor)
-    if version < 1 or any(headers[name] != value for name, value in said.items()):
-        return None
-    return type_, version, occurred_at, actor
+    as_written = (
+        str(version) == headers[subjects.VERSION] and _milliseconds(occurred_at) == headers[subjects.OCCURRED_AT]
+    )
+    return (type_, version, occurred_at, actor) if version >= 1 and as_written else None
 
 
 def _headers(type_: str, version: int, occurred_at: datetime, actor: str) -> dict[str, str]:
-    milliseconds = str(round(occurred_at.timestamp() * 1000))
-    return dict(zip(_IN_COLUMNS, (type_, str(version), milliseconds, actor), strict=True))
+    return dict(zip(_IN_COLUMNS, (type_, str(version), _milliseconds(occurred_at), actor), strict=True))
+
+
+def _milliseconds(moment: datetime) -> str:
+    return str(round(moment.timestamp() * 1000))
