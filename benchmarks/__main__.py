@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import (
+    archive,
     connections,
     delivery,
     durable_sends,
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "history": history.run,
     "replay": replay.run,
     "rebuild": rebuild.run,
+    "archive": archive.run,
 }
 FLAT = "flat"  # takes minutes, most of them to write a history: only when asked for
 FULL = Pace(seconds=15, warmup_s=3)

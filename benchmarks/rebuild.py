@@ -77,11 +77,11 @@ async def _rebuilt(postgres_url: str, events: int) -> tuple[Rebuilt, dict[str, f
         if not began or began[-1][0] != step.phase:
             began.append((step.phase, time.perf_counter()))
 
-    async with _nats() as nats_url:
+    async with nats_server() as nats_url:
         jetstream = await JetStream.connect(nats_url, name="riverrun-bench")
         try:
             await jetstream.log.ensure(Topology())
-            await _fill(jetstream.log, events)
+            await fill(jetstream.log, events)
         finally:
             await jetstream.close()
         servers = Servers(nats_url, postgres_url, "http://127.0.0.1:1/none", partitions=1, warm_months="0")
@@ -95,7 +95,7 @@ async def _rebuilt(postgres_url: str, events: int) -> tuple[Rebuilt, dict[str, f
 
 
 @asynccontextmanager
-async def _nats() -> AsyncIterator[str]:
+async def nats_server() -> AsyncIterator[str]:
     """A nats-server of its own: what is appended is projected by nobody else."""
     with tempfile.TemporaryDirectory(prefix="riverrun-bench-", ignore_cleanup_errors=True) as folder:
         server = NatsServer(Path(folder) / "nats", Path(folder) / "nats.log", free_port(), free_port())
@@ -106,7 +106,7 @@ async def _nats() -> AsyncIterator[str]:
             await server.child.stop()
 
 
-async def _fill(log: Log, events: int) -> None:
+async def fill(log: Log, events: int) -> None:
     """Conversations in which everybody writes, and users who read them, appended as writers would."""
     messages = events * READ_EVERY // (READ_EVERY + 1)
     step = PERIOD / messages
