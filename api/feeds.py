@@ -17,6 +17,7 @@ import structlog
 from api.listening import Listener, Listening
 from api.live import EventReader, LiveConversation
 from api.push_metrics import CONVERSATIONS
+from api.recent import Recent
 from api.sessions import Session
 from api.tail import Tail
 from api.trail import Trail
@@ -69,6 +70,7 @@ class Feeds:
         self._reader = reader
         self._queries = queries
         self._tail = tail
+        self._recent = Recent()
         self._trail = trail
         self._fanout_limit = fanout_limit
         self._spawn = spawn
@@ -130,6 +132,7 @@ class Feeds:
             spawn=self._spawn,
             on_idle=self._on_idle,
             on_size=self._on_size,
+            recent=self._recent,
             trail=self._trail,
         )
         feed = self._feeds[live.id] = _Feed(live)

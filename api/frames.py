@@ -5,7 +5,6 @@ Frames of one session may be joined into one write.
 """
 
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +19,7 @@ from streams.public import PublicEvent, UserEvent, to_own, to_public
 _encode = msgspec.json.Encoder().encode
 _decode_data = msgspec.json.Decoder(dict[str, Any]).decode
 
+_OBJECT_BYTES: Final = 400  # of an event in memory, without its text
 _TEXT: Final = 0x81  # a final frame, of text
 
 
@@ -33,33 +33,48 @@ def text_frame(payload: bytes) -> bytes:
     return bytes((_TEXT, 127)) + size.to_bytes(8, "big") + payload
 
 
+def payload_of(frame: bytes) -> bytes:
+    """The text of a frame that `text_frame` made."""
+    begin = {126: 4, 127: 10}.get(frame[1], 2)
+    return frame[begin:]
+
+
 ALIVE: Final = text_frame(b"{}")  # what a server says that has been silent
 ALIVE_SSE: Final = b": alive\n\n"
 
 
 class Frame:
-    """One push, encoded: `{"<kind>": …}`, as it goes to any number of sessions."""
+    """One push, encoded: `{"<kind>": …}`, as it goes to any number of sessions.
+
+    Args:
+        payload: a JSON text.
+    """
+
+    __slots__ = ("_sse", "kind", "websocket")
 
     def __init__(self, kind: str, payload: bytes) -> None:
         self.kind = kind
-        self.payload = payload
         self.websocket = text_frame(payload)
+        self._sse = b""
 
-    @cached_property
+    @property
     def sse(self) -> bytes:
-        """The `event:` and `data:` lines of a server-sent event; JSON has no line ends in it."""
-        return sse_lines(self.kind, self.payload)
+        """The `event:` and `data:` lines of a server-sent event; JSON has no line ends in it. Made when needed."""
+        if not self._sse:
+            self._sse = sse_lines(self.kind, payload_of(self.websocket))
+        return self._sse
 
 
 class EventFrame(Frame):
-    """One event of one conversation.
+    """One event of one conversation: `{"event": {…}}`.
 
     Attributes:
-        payload: `{"event": {…}}`.
         removed_user_id: who is no member any more because of it, if it says so.
         growth: by how many members the conversation grew.
         stored_s: when it was stored, Unix seconds; where that is not known, when it was decided.
     """
+
+    __slots__ = ("conversation_id", "growth", "removed_user_id", "stored_s", "version")
 
     def __init__(
         self,
@@ -77,6 +92,11 @@ class EventFrame(Frame):
         self.removed_user_id = removed_user_id
         self.growth = growth
         self.stored_s = stored_s
+
+    @property
+    def size(self) -> int:
+        """The memory it takes in bytes, both its forms counted, about."""
+        return 2 * len(self.websocket) + _OBJECT_BYTES
 
 
 def sse_lines(kind: str, payload: bytes) -> bytes:

@@ -7,7 +7,6 @@ catching up.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
@@ -15,6 +14,7 @@ import structlog
 
 from api.frames import EventFrame, live_frame, stored_frame
 from api.push_metrics import DELIVERIES, DROPPED, FILLS
+from api.recent import Recent
 from api.sessions import CloseCode, Session
 from api.trail import Trail
 from domain.errors import DomainError, Unavailable
@@ -23,7 +23,6 @@ from streams import subjects
 from streams.codec import event_version
 from streams.ports import Signal
 
-RECENT_MAX: Final = 64  # frames kept for sessions that come a moment late; a page of history costs more than that
 EARLY_MAX: Final = 512  # frames that wait behind a hole; what does not fit is read from the read model
 PAGE: Final = 100
 PATIENCE_S: Final = 2.0  # for a page to be readable
@@ -47,6 +46,7 @@ class LiveConversation:
         spawn: runs a coroutine in the background, owned by the gateway.
         on_idle: called when the last session has left.
         on_size: called when the number of members has changed.
+        recent: what the gateway's conversations have pushed; shared.
         trail: is told of what is pushed.
 
     Attributes:
@@ -61,6 +61,7 @@ class LiveConversation:
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
         on_idle: Callable[["LiveConversation"], None],
         on_size: Callable[["LiveConversation"], None],
+        recent: Recent,
         trail: Trail,
     ) -> None:
         self.id = conversation_id
@@ -69,6 +70,7 @@ class LiveConversation:
         self._spawn = spawn
         self._on_idle = on_idle
         self._on_size = on_size
+        self._recent = recent
         self._trail = trail
         self._sized = 0  # the version that `size` is of
         self._attached: set[Session] = set()
@@ -78,7 +80,6 @@ class LiveConversation:
         self._last: int | None = None  # the version up to which the line goes
         self._known = 0  # the newest version known to exist
         self._early: dict[int, EventFrame] = {}
-        self._recent: deque[EventFrame] = deque(maxlen=RECENT_MAX)
         self._filling: asyncio.Task[None] | None = None
 
     @property
@@ -146,7 +147,6 @@ class LiveConversation:
         """Draw the line at a version; what was heard before is sorted onto it."""
         self._last = after
         self._known = max(self._known, after)
-        self._recent.clear()
         self._early = {version: frame for version, frame in self._early.items() if version > after}
         self._advance()
         self.expect(self._known)
@@ -167,7 +167,6 @@ class LiveConversation:
         if self.idle and self._last is not None:
             # Nobody is here: only the place is kept, and whoever comes reads from the read model.
             self._last = self._known = version
-            self._recent.clear()
             self._early.clear()
             return
         try:
@@ -211,7 +210,7 @@ class LiveConversation:
         self._last = frame.version
         self._early.pop(frame.version, None)
         self._known = max(self._known, frame.version)
-        self._recent.append(frame)
+        self._recent.add(frame)
         if frame.growth and frame.version > self._sized:
             self.size, self._sized = self.size + frame.growth, frame.version
             self._on_size(self)
@@ -248,13 +247,11 @@ class LiveConversation:
     # -- what was missed ------------------------------------------------------------------------------------
 
     def _give_recent(self, session: Session, place: int) -> int | None:
-        """Push what is still in memory after a place, if that is all of it; the new place, `None` when put out."""
-        if self._recent and self._recent[0].version <= place + 1:
-            for frame in list(self._recent):
-                if frame.version == place + 1:
-                    if not self._give(session, frame):
-                        return None
-                    place = frame.version
+        """Push what follows a place and is still in memory; the new place, `None` when put out."""
+        while place < self._line and (frame := self._recent.get(self.id, place + 1)) is not None:
+            if not self._give(session, frame):
+                return None
+            place = frame.version
         return place
 
     async def _catch_up(self, session: Session, after: int) -> None:
@@ -322,6 +319,5 @@ class LiveConversation:
         """Close every session here: nobody knows what they missed. Whoever comes next draws a new line."""
         self._last = None
         self._early.clear()
-        self._recent.clear()
         for session in [*self._attached, *self._ahead, *self._catching]:
             session.close(CloseCode.POSITION_LOST, reason)

@@ -105,7 +105,7 @@ class Resume:
         if missed is None or not missed.cursor.reaches(held):
             return None
         frames = [stored_frame(event) for event in missed.events]
-        if sum(len(frame.payload) for frame in frames) > self._max_bytes:
+        if sum(len(frame.websocket) for frame in frames) > self._max_bytes:
             return None
         own_frames = [own_state_frame(own) for own in missed.own]
         return Resumed(Position(self._key, user_id, held), held, missed, frames, own_frames)

@@ -1,4 +1,4 @@
-"""Posting logs through the public API, each message by its author, in order, once.
+"""Posting logs through the public API, each message by its author, in order, once. Who is addressed is mentioned.
 
 Everything that names what is posted is derived from the input: the conversation by its name, a message by its
 file and line. So an import that was cut short is simply run again: what is there answers as a duplicate.
@@ -147,6 +147,7 @@ class Import:
                     self.tally.conversation_id,
                     line.text,
                     client_msg_id=client_msg_id(source, line),
+                    mentions=[line.addressee] if line.addressee else None,
                     token=token,
                 )
             )

@@ -11,7 +11,7 @@ the nick that IRC knew.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 from domain.errors import Invalid
@@ -19,17 +19,24 @@ from domain.ids import check_user_id
 from domain.messages import normalised_text
 
 _MESSAGE = re.compile(r"\[\d\d:\d\d\] <([^>]*)>(.*)", re.DOTALL)
+_ADDRESSED = re.compile(r"([^\s:,]+)[:,]\s")
 # After a `]` the first space belongs to the nick (see above), so the nick ends at the space after that one.
 _ACTION = re.compile(r"\[\d\d:\d\d\]  \* ((?:\] ?|[^ \]])+)(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A message of a log. `number` counts all lines of the file from 1."""
+    """A message of a log.
+
+    Attributes:
+        number: counts all lines of the file from 1.
+        addressee: whom it is addressed to (`nick: …`, `nick, …`), if they wrote before in this log; else empty.
+    """
 
     number: int
     nick: str
     text: str
+    addressee: str
 
 
 @dataclass(slots=True)
@@ -73,6 +80,7 @@ def lines_of(content: bytes) -> Iterator[tuple[int, bytes]]:
 def parse(content: bytes) -> Log:
     """All messages of a log, in order, checked against the limits of a user id and of a text."""
     log = Log()
+    nicks: set[str] = set()
     for number, line in lines_of(content):
         message = message_of(line)
         if message is None:
@@ -82,7 +90,17 @@ def parse(content: bytes) -> Log:
             log.without_text += 1
             continue
         try:
-            log.lines.append(Line(number, check_user_id(nick, field="nick"), normalised_text(text)))
+            check_user_id(nick, field="nick")
+            text = normalised_text(text)
         except Invalid as refusal:
             log.refused.append((number, refusal.detail))
+            continue
+        # Of those who have written before, so that a line stays the same when the log grows.
+        log.lines.append(Line(number, nick, text, _addressee(nick, text, nicks)))
+        nicks.add(nick)
     return log
+
+
+def _addressee(nick: str, text: str, nicks: Set[str]) -> str:
+    named = _ADDRESSED.match(text)
+    return named[1] if named and named[1] in nicks and named[1] != nick else ""

@@ -1,10 +1,7 @@
 -- Of those who write on a day, how many had never written before?
 -- What a service lives on: newcomers, and those who come back.
-WITH first AS (SELECT sender_id, min(toDate(created_at)) AS first_day FROM messages GROUP BY sender_id)
-SELECT
-    toDate(created_at) AS day,
-    uniqExactIf(sender_id, first_day = day) AS newcomers,
-    uniqExactIf(sender_id, first_day < day) AS returning
-FROM messages JOIN first USING (sender_id)
+WITH users AS (SELECT groupUniqArray(toDate(created_at)) AS days FROM messages GROUP BY sender_id)
+SELECT arrayJoin(days) AS day, countIf(day = arrayMin(days)) AS newcomers, countIf(day > arrayMin(days)) AS returning
+FROM users
 GROUP BY day
 ORDER BY day

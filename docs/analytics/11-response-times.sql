@@ -1,17 +1,12 @@
 -- How long does it take until somebody else writes?
 -- From each message to the next of another person in the conversation, within the hour.
-WITH next AS (
-    SELECT
-        created_at,
-        sender_id,
-        leadInFrame(created_at) OVER w AS next_at,
-        leadInFrame(sender_id) OVER w AS next_sender
-    FROM messages
-    WINDOW w AS (PARTITION BY conversation_id ORDER BY seq ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING)
-)
-SELECT dateDiff('minute', created_at, next_at) AS minutes, count() AS answers
-FROM next
-WHERE next_sender != '' AND next_sender != sender_id AND minutes BETWEEN 0 AND 59
+WITH
+    conversations AS (
+        SELECT arraySort(groupArray((seq, created_at, cityHash64(sender_id)))) AS said FROM messages GROUP BY conversation_id
+    ),
+    pairs AS (SELECT arrayJoin(arrayZip(arrayPopBack(said), arrayPopFront(said))) AS pair FROM conversations)
+SELECT dateDiff('minute', pair.1.2, pair.2.2) AS minutes, count() AS answers
+FROM pairs
+WHERE pair.1.3 != pair.2.3 AND minutes BETWEEN 0 AND 10
 GROUP BY minutes
-HAVING minutes <= 10
 ORDER BY minutes

@@ -1,14 +1,13 @@
 -- How long does one wait to be answered, by the hour of the day?
--- Answered is who is addressed by name (`nick: …`) after they wrote, within the hour: the time since their last message.
+-- Answered is who is mentioned after they wrote, within the hour: the time since their last message.
 WITH
-    users AS (SELECT DISTINCT sender_id FROM messages),
     turns AS (
         SELECT conversation_id, seq, created_at, sender_id AS person, created_at AS said_at, false AS is_answer
         FROM messages
         UNION ALL
-        SELECT conversation_id, seq, created_at, addressee, toDateTime64(0, 3, 'UTC'), true
-        FROM (SELECT *, extract(text, '^([^\\s:,]+)[:,]') AS addressee FROM messages)
-        WHERE addressee != '' AND addressee IN users AND addressee != sender_id
+        SELECT conversation_id, seq, created_at, arrayJoin(mentions), toDateTime64(0, 3, 'UTC'), true
+        FROM messages
+        WHERE notEmpty(mentions)
     ),
     waits AS (
         SELECT

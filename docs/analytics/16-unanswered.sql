@@ -1,21 +1,19 @@
--- Which share of first questions is never answered by name?
--- The first question of a person on a day, and whether anybody addresses them later that day.
+-- Which share of first questions is never answered?
+-- The first question of a person on a day, and whether anybody mentions them later that day.
 WITH
-    users AS (SELECT DISTINCT sender_id FROM messages),
     asked AS (
-        SELECT conversation_id, sender_id, toDate(created_at) AS day, min(seq) AS first_seq
+        SELECT conversation_id, sender_id AS person, toDate(created_at) AS day, min(seq) AS first_seq
         FROM messages
         WHERE text LIKE '%?%'
-        GROUP BY conversation_id, sender_id, day
+        GROUP BY conversation_id, person, day
     ),
     answered AS (
-        SELECT conversation_id, extract(text, '^([^\\s:,]+)[:,]') AS addressee, toDate(created_at) AS day, max(seq) AS last_seq
+        SELECT conversation_id, arrayJoin(mentions) AS person, toDate(created_at) AS day, max(seq) AS last_seq
         FROM messages
-        WHERE addressee IN users AND addressee != sender_id
-        GROUP BY conversation_id, addressee, day
+        WHERE notEmpty(mentions)
+        GROUP BY conversation_id, person, day
     )
 SELECT day, round(countIf(last_seq < first_seq) / count(), 4) AS unanswered
-FROM asked LEFT JOIN answered
-    ON answered.conversation_id = asked.conversation_id AND addressee = sender_id AND answered.day = asked.day
+FROM asked LEFT JOIN answered USING (conversation_id, person, day)
 GROUP BY day
 ORDER BY day

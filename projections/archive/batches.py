@@ -9,15 +9,16 @@ the same tokens, which changes nothing where it was stored already.
 The last row of a batch is the one in `archive_batches`: with it the batch is archived, and the place has moved.
 """
 
+import asyncio
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
 
 from projections.archive import chain, raw
 from projections.archive.clickhouse import ClickHouse
-from projections.archive.typed import PLACE, TABLES, Row
+from projections.archive.typed import MAKERS, PLACE, TABLES, Row
 from streams import subjects
 from streams.codec import decode
 from streams.ports import Delivery, Log, Record, WrongSequence
@@ -98,8 +99,14 @@ class Batches:
         link = self.anchor.link
         for delivery in deliveries:
             link = chain.link(link, delivery)
-        await self._clickhouse.insert(raw.TABLE, raw.columns_of(deliveries), token=token)
-        undecodable = await self._store_typed(deliveries, token)
+        # The events are stored while the rows of typed tables are made of them.
+        storing = asyncio.create_task(self._clickhouse.insert(raw.TABLE, raw.columns_of(deliveries), token=token))
+        try:
+            typed, undecodable = await asyncio.to_thread(_typed, deliveries)
+        finally:
+            await storing
+        for name, columns in typed.items():
+            await self._clickhouse.insert(name, columns, token=token)
         row = {
             "stream": self._stream,
             "first_sequence": bounds.first,
@@ -112,39 +119,35 @@ class Batches:
         self.anchor = Anchor(bounds.last, link)
         self.undecodable_total += undecodable
 
-    async def _store_typed(self, deliveries: Sequence[Delivery], token: str) -> int:
-        """Store the rows of typed tables; how many events have none because they cannot be decoded."""
-        rows: dict[str, list[Row]] = {table.name: [] for table in TABLES}
-        undecodable = 0
-        for delivery in deliveries:
-            try:
-                made = rows_of(delivery)
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's, and the raw event is kept
-                undecodable += 1
-                log_.error(
-                    "event archived raw only: it cannot be decoded",
-                    stream=delivery.stream,
-                    sequence=delivery.sequence,
-                    subject=delivery.subject,
-                    error=f"{type(error).__name__}: {' '.join(str(error).split())}",
-                )
-                continue
-            for name, row in made:
-                rows[name].append(row)
-        for table in TABLES:
-            if rows[table.name]:
-                columns = dict(zip((*table.columns, *PLACE), zip(*rows[table.name], strict=True), strict=True))
-                await self._clickhouse.insert(table.name, columns, token=token)
-        return undecodable
+
+def _typed(deliveries: Sequence[Delivery]) -> tuple[dict[str, dict[str, Sequence[Any]]], int]:
+    """The rows of typed tables, by columns; and how many events have none because they cannot be decoded."""
+    rows: dict[str, list[Row]] = {table.name: [] for table in TABLES}
+    undecodable = 0
+    for delivery in deliveries:
+        try:
+            made = rows_of(delivery)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's, and the raw event is kept
+            undecodable += 1
+            log_.error(
+                "event archived raw only: it cannot be decoded",
+                stream=delivery.stream,
+                sequence=delivery.sequence,
+                subject=delivery.subject,
+                error=f"{type(error).__name__}: {' '.join(str(error).split())}",
+            )
+            continue
+        for name, row in made:
+            rows[name].append(row)
+    return {
+        table.name: dict(zip((*table.columns, *PLACE), zip(*rows[table.name], strict=True), strict=True))
+        for table in TABLES
+        if rows[table.name]
+    }, undecodable
 
 
 def rows_of(delivery: Delivery) -> list[tuple[str, Row]]:
     """The rows of typed tables that are made of an event, by table. Of what cannot be decoded: whatever that raises."""
     event = decode(delivery)
     place = (delivery.stream, delivery.sequence)
-    return [
-        (table.name, (*row, *place))
-        for table in TABLES
-        if (make_rows := table.rows.get(type(event))) is not None
-        for row in make_rows(event)
-    ]
+    return [(name, (*row, *place)) for name, make_rows in MAKERS.get(type(event), ()) for row in make_rows(event)]

@@ -155,3 +155,9 @@ TABLES: Final[Sequence[TypedTable]] = (
         },
     ),
 )
+
+# What makes rows of the events of a class, with the names of their tables.
+MAKERS: Final[Mapping[type[Event], Sequence[tuple[str, MakeRows]]]] = {
+    kind: [(table.name, table.rows[kind]) for table in TABLES if kind in table.rows]
+    for kind in {kind for table in TABLES for kind in table.rows}
+}

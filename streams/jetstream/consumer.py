@@ -17,7 +17,7 @@ from streams.jetstream.api import LOOK_S, MAKE_S, NO_CONSUMER, ApiError, call
 from streams.jetstream.connection import Connection, RequestError
 from streams.ports import Delivery, LogUnavailable
 
-BUFFER_MAX = 2_000  # deliveries held or asked for; a worker takes 500 at a time
+BUFFER_MAX = 2_000  # deliveries held or asked for, or as many as are taken at once; a worker takes 500 at a time
 BUFFER_BYTES = 8 * 1024 * 1024  # half of it held at most when asking, and two pulls of a quarter each
 PULL_BYTES = BUFFER_BYTES // 4
 PULL_S = 30.0
@@ -56,6 +56,7 @@ class JetStreamConsumer:
         self._buffer_bytes = 0
         self._replies: deque[tuple[int, str]] = deque()  # where to ack, oldest first; at most ACK_PENDING_MAX
         self._asked = 0  # deliveries that open pulls may still bring
+        self._held_max = BUFFER_MAX
         self._heard_s = 0.0
         self._stirred = asyncio.Event()
         self._lost = True
@@ -77,6 +78,7 @@ class JetStreamConsumer:
     async def fetch(self, max_count: int, max_wait_s: float) -> list[Delivery]:
         """See `streams.ports.Consumer.fetch`."""
         deadline_s = self._loop.time() + max_wait_s
+        self._held_max = max(self._held_max, max_count)
         while not self._buffer:
             if self._lost:
                 if not await self._connection.wait_connected(max(0.0, deadline_s - self._loop.time())):
@@ -205,11 +207,11 @@ class JetStreamConsumer:
     def _pull(self) -> None:
         """Ask for more when half of what may be held is free: never more than two pulls are open."""
         held = len(self._buffer) + self._asked
-        if self._lost or self._closed or held > BUFFER_MAX // 2 or self._buffer_bytes > BUFFER_BYTES // 2:
+        if self._lost or self._closed or held > self._held_max // 2 or self._buffer_bytes > BUFFER_BYTES // 2:
             return
         if self._subscription is None:
             return
-        count = BUFFER_MAX - held
+        count = self._held_max - held
         self._asked += count
         request = {
             "batch": count,
@@ -246,7 +248,7 @@ class JetStreamConsumer:
         self._buffer_bytes += len(data)
         self._replies.append((sequence, reply))
         self._stirred.set()
-        if self._asked <= BUFFER_MAX // 2:
+        if self._asked <= self._held_max // 2:
             self._pull()
 
     def _on_status(self, headers: Mapping[str, str]) -> None:

@@ -19,12 +19,13 @@ _TIME: Final = re.compile(rb"\[(\d\d):(\d\d)\]")
 
 
 class Written(NamedTuple):
-    """A message."""
+    """A message. `mention`: whom it is addressed to, if that is somebody else who writes here; else empty."""
 
     group: str
     at: datetime
     sender: str
     text: str
+    mention: str
 
 
 def logs(folder: Path) -> Iterator[Written]:
@@ -36,7 +37,8 @@ def logs(folder: Path) -> Iterator[Written]:
         for line in irc.parse(content).lines:
             time = _TIME.match(raw[line.number])
             assert time is not None
-            yield Written("ubuntu", day + timedelta(hours=int(time[1]), minutes=int(time[2])), line.nick, line.text)
+            at = day + timedelta(hours=int(time[1]), minutes=int(time[2]))
+            yield Written("ubuntu", at, line.nick, line.text, line.addressee)
 
 
 def invented(seed: int, *, days: int = 800, people: int = 40) -> list[Written]:
@@ -50,9 +52,13 @@ def invented(seed: int, *, days: int = 800, people: int = 40) -> list[Written]:
         for _ in range(40):
             at += timedelta(seconds=dice.choice((5, 70, 600, 2400)))
             text = dice.choice(("does gnome work?", "try KDE, or unity", "plain words about nothing", "é" * 30))
+            group, sender = dice.choice(("red", "green", "blue")), dice.choice(around)
+            mention = ""
             if dice.random() < 0.5:
-                text = f"{dice.choice((*around, 'nobody'))}: {text}"
-            found.append(Written(dice.choice(("red", "green", "blue")), at, dice.choice(around), text))
+                named = dice.choice((*around, "nobody"))
+                text = f"{named}: {text}"
+                mention = named if named not in ("nobody", sender) else ""
+            found.append(Written(group, at, sender, text, mention))
     return found
 
 
@@ -68,9 +74,9 @@ async def load(clickhouse: ClickHouse, written: Sequence[Written]) -> None:
         joined.setdefault((one.group, one.sender), one)
         seqs[one.group] += 1
         seq = seqs[one.group]
-        place = ("CONV-0", sequence)
+        place, mentions = ("CONV-0", sequence), [one.mention] if one.mention else []
         messages.append(
-            (ids[one.group], seq, seq, sequence, one.sender, str(sequence), one.at, one.text, "", 0, [], *place)
+            (ids[one.group], seq, seq, sequence, one.sender, str(sequence), one.at, one.text, "", 0, mentions, *place)
         )
     await _insert(clickhouse, "messages", _MESSAGES, messages)
     changes = [

@@ -106,14 +106,8 @@ def concentration() -> list[list[Any]]:
     return [[tenth, round(count / len(WRITTEN), 4)] for tenth, count in sorted(tenths.items())]
 
 
-def addressee(one: Written) -> str:
-    name, colon, _ = one.text.partition(":")
-    return name if colon and name != one.sender and name.startswith("user-") else ""
-
-
 def who_answers_whom() -> list[list[Any]]:
-    users = {one.sender for one in WRITTEN}
-    pairs = Counter(f"{one.sender} → {addressee(one)}" for one in WRITTEN if addressee(one) in users)
+    pairs = Counter(f"{one.sender} → {one.mention}" for one in WRITTEN if one.mention)
     return [[pair, n] for pair, n in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:15]]
 
 
@@ -137,7 +131,7 @@ def response_times_by_hour() -> list[list[Any]]:
     waits: dict[int, list[float]] = defaultdict(list)
     newest: dict[tuple[str, str], Written] = {}
     for one in WRITTEN:
-        asked = newest.get((one.group, addressee(one)))
+        asked = newest.get((one.group, one.mention))
         if asked is not None and one.at - asked.at < timedelta(hours=1):
             waits[one.at.hour].append((one.at - asked.at).total_seconds())
         newest[one.group, one.sender] = one

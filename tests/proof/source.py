@@ -1,6 +1,5 @@
 """What a corpus is made of: the messages of a real chat, who wrote them, and at what times of the day."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,11 +12,9 @@ DAY_MS: Final = 86_400_000
 MINUTE_MS: Final = 60_000
 SHARED: Final = Path(__file__).parents[3] / "shared" / "data" / "ubuntu-irc"  # beside the repository, perhaps
 
-_ADDRESSED: Final = re.compile(r"([^\s:,]+)[:,]\s")
-
 
 class Line(NamedTuple):
-    """A message. `mention`: whom it is addressed to, as IRC does it, if that is somebody who writes here."""
+    """A message. `mention`: whom it is addressed to, if that is somebody else who writes here; else empty."""
 
     nick: str
     text: str
@@ -48,17 +45,13 @@ class Source:
     def made(cls, written: Iterable[Written]) -> Self:
         """Of messages."""
         said = list(written)
-        nicks = {one.sender for one in said}
-        lines = []
-        for one in said:
-            addressed = _ADDRESSED.match(one.text)
-            lines.append(Line(one.sender, one.text, addressed[1] if addressed and addressed[1] in nicks else ""))
+        lines = tuple(Line(one.sender, one.text, one.mention) for one in said)
         # To the minute, in the logs: those of one minute are spread over it.
         minutes = Counter((one.at.hour * 60 + one.at.minute) * MINUTE_MS for one in said)
         day_ms = [
             minute + number * MINUTE_MS // count for minute, count in sorted(minutes.items()) for number in range(count)
         ]
-        return cls(tuple(lines), tuple(day_ms))
+        return cls(lines, tuple(day_ms))
 
     def moment_ms(self, share: float) -> int:
         """The moment of a day by which a share of its messages, from 0 up to 1, has been written."""

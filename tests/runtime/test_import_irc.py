@@ -21,13 +21,13 @@ LOG = (
     "[08:36] <[N] ick> h\u00e9\tllo\n"
     "[08:36] <quiet>\n"
     "[08:37]  * alice waves\n"
-    "[08:37] <alice> again\n"
+    "[08:37] <alice> [N]ick: again\n"
 )
 EXPECTED = [
     ("alice", " leading and trailing "),
     ("[N]ick", "h\u00e9\tllo"),
     ("alice", "/me waves"),
-    ("alice", "again"),
+    ("alice", "[N]ick: again"),
 ]
 
 
@@ -156,6 +156,7 @@ async def test_every_line_is_posted_once_by_its_author_in_order(running: Running
         messages = [message async for message in client.messages(conversation_id, min_version=conversation["version"])]
     assert [(message["sender_id"], message["body"]["text"]) for message in messages] == EXPECTED
     assert [message["seq"] for message in messages] == [1, 2, 3, 4]
+    assert [message["mentions"] for message in messages] == [[], [], [], ["[N]ick"]]
     assert (conversation["name"], conversation["created_by"]) == ("once", IMPORTER)
 
 

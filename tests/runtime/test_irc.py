@@ -42,9 +42,17 @@ def test_any_text_comes_through_unchanged(text: str) -> None:
 
 def test_a_file_splits_at_line_feeds_only_and_its_lines_are_numbered_from_one() -> None:
     log = parse(b"=== start\n[00:00] <a> one\x0b\x0c\x1c\n\n[00:01] <b>\n[00:02]  * a ends")
-    assert log.lines == [Line(2, "a", "one\x0b\x0c\x1c"), Line(5, "a", "/me ends")]
+    assert log.lines == [Line(2, "a", "one\x0b\x0c\x1c", ""), Line(5, "a", "/me ends", "")]
     assert log.without_text == 1
     assert log.refused == []
+
+
+def test_who_is_addressed_has_written_before_so_that_a_log_may_grow() -> None:
+    text = b"[00:00] <a> b: hi\n[00:01] <b> a, hello\n[00:02] <a> b: a: well\n[00:03] <b> b: me\n[00:04] <b> a:here\n"
+    assert [line.addressee for line in parse(text).lines] == ["", "a", "b", "", ""]
+    for size in range(5):
+        begin = b"".join(text.splitlines(keepends=True)[:size])
+        assert parse(begin).lines == parse(text).lines[:size]
 
 
 @pytest.mark.parametrize(
