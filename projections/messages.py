@@ -61,7 +61,7 @@ def _message_row(sequence: int, event: MessagePosted) -> tuple[Any, ...]:
         event.client_msg_id,
         event.reply_to,
         _to_json(event.body).decode(),
-        _to_json(event.mentions).decode(),
+        _to_json(event.mentions).decode() if event.mentions else "[]",
     )
 
 

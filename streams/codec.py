@@ -5,9 +5,8 @@ An old body is brought up to date by the event class's `upcast_v1_v2`, … when 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
@@ -41,8 +40,16 @@ class MessagePackTranscoder(Transcoder):
 _MAPPER: Mapper[str] = Mapper(MessagePackTranscoder())
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class _Stored(NamedTuple):
+    """What the mapper reads of the library's `StoredEvent`, which takes 1.5 µs to make."""
+
+    originator_id: str
+    originator_version: int
+    topic: str
+    state: bytes
+
+
+class Metadata(NamedTuple):
     """Where an event comes from.
 
     correlation_id: names the request from end to end. trace: W3C `traceparent`, if the client sent one.
@@ -85,10 +92,8 @@ def decode(delivery: Delivery) -> Event:
 
 def decode_parts(subject: str, headers: Mapping[str, str], data: bytes) -> Event:
     """`decode` for what did not come as a delivery; `subject` is the one it is stored under."""
-    event = _MAPPER.to_domain_event(
-        StoredEvent(subjects.aggregate_id(subject), int(headers[subjects.VERSION]), headers[subjects.TYPE], data)
-    )
-    return cast(Event, event)
+    stored = _Stored(subjects.aggregate_id(subject), int(headers[subjects.VERSION]), headers[subjects.TYPE], data)
+    return cast(Event, _MAPPER.to_domain_event(cast(StoredEvent, stored)))
 
 
 def event_type(headers: Mapping[str, str]) -> str:

@@ -79,7 +79,9 @@ class ConversationView(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=4096)  # the times of one event are written four to six times: ack, push, rows
 def rfc3339(moment: datetime) -> str:
     """A time in the protocol's form: `2026-11-23T20:56:00.123Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:  # as those of events are
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds")[: -len("+00:00")] + "Z"
 
 
 def to_public(event: Event) -> PublicEvent | None:

@@ -15,12 +15,14 @@ class Slice(NamedTuple):
     Attributes:
         number: from 0 up to `of`, not included; `number` modulo the partitions of the deployment is the partition.
         of: how many slices the family has; a multiple of its partitions.
+        is_whole: whether it is all of the partition.
     """
 
     family: str
     partition: int
     number: int
     of: int
+    is_whole: bool
 
     @property
     def stream(self) -> str:
@@ -29,6 +31,8 @@ class Slice(NamedTuple):
 
     def has(self, subject: str) -> bool:
         """Whether an event of the partition's stream is in this slice. What has no rows is in the partition's first."""
+        if self.is_whole:
+            return True
         id_ = subjects.aggregate_id(subject)
         if self.family == subjects.USER:
             slot = user_slot(id_)
@@ -42,4 +46,4 @@ class Slice(NamedTuple):
 def slices_of(family: str, partitions: int, parts: int) -> list[Slice]:
     """All slices of a family, each partition in as many parts."""
     of = partitions * parts
-    return [Slice(family, number % partitions, number, of) for number in range(of)]
+    return [Slice(family, number % partitions, number, of, parts == 1) for number in range(of)]

@@ -66,34 +66,39 @@ def headers_of(block: bytes) -> dict[str, str]:
 
 def own_headers_of(block: bytes) -> dict[str, str]:
     """The headers of a stored event without those of an append and of the server, which all come behind its own."""
-    text = block.decode("utf-8", "replace")
-    if not text.startswith(PLAIN):
-        return {}
-    end = text.find("\r\nNats-")
-    # Up to the blank line, or to the first foreign header, which may be the first of all.
-    return _split(text[len(PLAIN) : end if end >= 0 else -4]) if end != len(PLAIN) - 2 else {}
+    return _own(block.decode("utf-8", "replace"))
 
 
 class Stored(NamedTuple):
-    """What the server says of an event that it was asked for."""
+    """What the server says of an event that it was asked for, and the event's own headers (`own_headers_of`)."""
 
     stream: str
     subject: str
     sequence: int
     stored_at: datetime
+    headers: dict[str, str]
 
 
 def stored_of(block: bytes) -> Stored:
     """Where an event is stored, of the header block that a direct get answered with."""
     # The server's own come last; what an event says of itself in these words is before them.
-    _, _, text = block.decode("utf-8", "replace").rpartition("\r\nNats-Stream: ")
+    own, _, text = block.decode("utf-8", "replace").rpartition("\r\nNats-Stream: ")
     stream, subject, sequence, stored_at, *_ = text.split("\r\n", 4)
     return Stored(
         stream,
-        subject.removeprefix("Nats-Subject: "),
-        int(sequence.removeprefix("Nats-Sequence: ")),
-        datetime.fromisoformat(stored_at.removeprefix("Nats-Time-Stamp: ")),
+        subject[14:],  # behind "Nats-Subject: "
+        int(sequence[15:]),  # "Nats-Sequence: "
+        datetime.fromisoformat(stored_at[17:]),  # "Nats-Time-Stamp: "
+        _own(own + "\r\n\r\n"),
     )
+
+
+def _own(text: str) -> dict[str, str]:
+    if not text.startswith(PLAIN):
+        return {}
+    end = text.find("\r\nNats-")
+    # Up to the blank line, or to the first foreign header, which may be the first of all.
+    return _split(text[len(PLAIN) : end if end >= 0 else -4]) if end != len(PLAIN) - 2 else {}
 
 
 def _split(lines: str) -> dict[str, str]:

@@ -72,11 +72,8 @@ class JetStreamNodes:
             raise LogUnavailable(f"reading the nodes: {error}") from error
         if end.status not in (END_OF_PAGE, NOT_FOUND):
             raise LogUnavailable(f"reading the nodes ended with {dict(end.headers)}")
-        return {
-            frames.stored_of(block).subject.removeprefix(KEYS): data
-            for data, block in answers
-            if OPERATION not in frames.own_headers_of(block)
-        }
+        stored = ((frames.stored_of(block), data) for data, block in answers)
+        return {at.subject.removeprefix(KEYS): data for at, data in stored if OPERATION not in at.headers}
 
     async def _make_bucket(self) -> None:
         config = {

@@ -75,5 +75,5 @@ async def _page(connection: Connection, stream: str, subject: str, first_sequenc
 
 def _delivery(data: bytes, block: bytes) -> Delivery:
     """The block is read once and by hand: of a history that is read whole, headers were half of the work."""
-    stream, subject, sequence, stored_at = frames.stored_of(block)
-    return Delivery(stream, sequence, subject, data, frames.own_headers_of(block), stored_at)
+    stream, subject, sequence, stored_at, headers = frames.stored_of(block)
+    return Delivery(stream, sequence, subject, data, headers, stored_at)

@@ -1,6 +1,6 @@
 """nats-py's client with a short way in and out: this file alone leans on its inner methods.
 
-In: a message goes straight from the parser to its receiver, a plain function, without a queue and a task between;
+In: a message goes straight from our parser to its receiver, a plain function, without a queue and a task between;
 each receiver reads of the header block what it needs. Measured, a delivery with 8 headers: 31 µs before, 12 µs so.
 Out: frames are collected for one turn of the loop and written at once, behind whatever nats-py itself has pending, so
 that everything leaves in the order it was made; what cannot be written now is dropped, never kept for later.
@@ -14,6 +14,8 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
+from streams.jetstream.parser import WireParser
+
 Receiver: TypeAlias = Callable[[str, str, bytes, bytes], None]  # subject, reply, data, header block
 
 UNDRAINED_MAX = 256 * 1024  # bytes written before a publisher waits for the socket
@@ -26,6 +28,7 @@ class WireClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
+        self._ps = WireParser(self, self._dispatch)
         self._receivers: dict[int, Receiver] = {}
         self._out: list[bytes] = []
         self._undrained = 0
@@ -49,12 +52,12 @@ class WireClient(Client):
         if not self.is_closed:
             await subscription.unsubscribe()
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+    def _dispatch(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         receiver = self._receivers.get(sid)
         if receiver is None:
             return
         try:
-            receiver(subject.decode(), reply.decode(), data, headers or b"")
+            receiver(subject.decode(), reply.decode(), data, headers)
         except Exception:
             # A defect of one receiver must not end the reading for all others.
             log_.exception("a message could not be received", subject=subject)

@@ -1,9 +1,9 @@
 """Evidence of tampering: what is whole is intact, and each single thing that was changed is named."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from psycopg_pool import AsyncConnectionPool
 
 from projections.archive import chain

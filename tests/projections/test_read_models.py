@@ -1,10 +1,10 @@
 """Given events, then rows: what the projections make of a log."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from psycopg_pool import AsyncConnectionPool
 
 from domain import events

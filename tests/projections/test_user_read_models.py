@@ -1,9 +1,9 @@
 """Given events of users, then rows."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 from psycopg_pool import AsyncConnectionPool
 
 from domain.events import (
