@@ -1,7 +1,7 @@
 """What comes from the server, cut into messages: nats-py's parser for everything but messages, which are the hot path.
 
 nats-py matches each message with two regular expressions in a buffer that it shortens message by message. Here a read
-is gone through once, where it lies. Measured, hot and alone, a delivery with 4 headers: 5.9 µs before, 1.6 µs so.
+is gone through once, where it lies. Measured, hot and alone, a delivery with 4 headers: 3.2 µs before, 1.6 µs so.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""nats-py's client with a short way in and out: this file alone leans on its inner methods.
+"""nats-py's client with a short way in and out: this file and `parser.py` lean on its inner methods.
 
 In: a message goes straight from our parser to its receiver, a plain function, without a queue and a task between;
 each receiver reads of the header block what it needs. Measured, a delivery with 8 headers: 31 µs before, 12 µs so.

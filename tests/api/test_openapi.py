@@ -13,7 +13,7 @@ from api.app import _TABLE
 from api.endpoint import Endpoint
 from tests.running import Running
 
-MAX_TIME_S: Final = 40  # the fuzzing repeats until it is spent; what is certain to be tried takes 12 s here
+MAX_TIME_S: Final = 25  # the fuzzing repeats until it is spent; what is certain to be tried takes 12 s here
 
 
 @pytest.mark.parametrize(
