@@ -19,7 +19,8 @@ from streams.archived import ArchivedLog, chunks
 from streams.ports import Archive, Delivery, Log
 
 KEEP_EVENTS: Final = 1_000  # that stay in any case: the newest tells a writer where its partition ends
-STEP_EVENTS: Final = 50_000  # that leave at once
+# That leave at once. A step reads whole all pieces of the archive that it touches (2^20 positions each, by subject).
+STEP_EVENTS: Final = 1 << 18
 
 _CHECKPOINTS: Final = """
     SELECT CASE WHEN count(*) = %(count)s THEN min(sequence) ELSE 0 END FROM checkpoints
@@ -110,8 +111,11 @@ class Trimmer:
                 planned.append(Trim(stream, up_to, trimmed, last, archived, applied, told))
         return planned
 
-    async def trim(self, planned: Trim) -> int:
+    async def trim(self, planned: Trim, on_step: Callable[[int], None] = lambda _: None) -> int:
         """Forget what was planned; how many events that were.
+
+        Args:
+            on_step: told after each step how many have left so far.
 
         Raises:
             LogDiffers: what is after the last step that was trimmed stays.
@@ -127,6 +131,7 @@ class Trimmer:
             forgotten += await self._compare(planned.stream, before, up_to)
             await self._cover(snapshots, planned.stream, up_to)
             await self._log.trim(planned.stream, up_to)
+            on_step(forgotten)
         return forgotten
 
     async def _compare(self, stream: str, after: int, up_to: int) -> int:

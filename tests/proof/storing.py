@@ -161,7 +161,7 @@ async def trim(site: Site, bar: Bar) -> Outcome:
         planned = await trimmer.plan(connection, datetime.now(UTC))
     total = sum(one.events for one in planned)
     for one in planned:
-        outcome.count += await trimmer.trim(one)
+        outcome.count += await trimmer.trim(one, lambda events: bar(outcome.count + events, total))
         bar(outcome.count, total)
         if (trimmed := await site.log.trimmed(one.stream)) != max(one.up_to_sequence, one.trimmed):
             outcome.fault(f"{one.stream} was trimmed up to {trimmed:,}, and not to {one.up_to_sequence:,}")
