@@ -5,10 +5,11 @@ nothing, and that has no snapshot, is new. A mark that is before what was trimme
 asked: Postgres was lost, or put back from an older copy, or a snapshot was deleted, which deletes all marks.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import structlog
+from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from commands.cache import AnyAggregate
@@ -20,6 +21,7 @@ from streams.ports import Delivery
 
 log_ = structlog.get_logger(__name__)
 
+GROUP: Final = 50  # aggregates whose states are in memory at once; one of ten thousand members has a megabyte
 NO_SCHEMA: Final = 0  # of an aggregate that cannot be folded: there is one, and that is all that is known
 
 _MARK: Final = "SELECT sequence FROM covered WHERE stream = %s AND schemas = %s"
@@ -56,6 +58,8 @@ class Covering:
     async def cover(self, deliveries: Sequence[Delivery]) -> None:
         """Make the snapshots of the events that follow the mark, and move it. Again, it changes nothing.
 
+        The cost of an aggregate is its whole state, however few of its events there are: give many at once.
+
         Raises:
             psycopg.Error: Postgres does not answer. The mark is where it was.
         """
@@ -63,14 +67,20 @@ class Covering:
         for delivery in deliveries:
             if not subjects.stays(delivery.subject):
                 events.setdefault(subjects.aggregate_id(delivery.subject), []).append(delivery)
+        ids = list(events)
         async with self._pool.connection() as connection:
-            cursor = await connection.execute(_LOAD, (self._family, list(events)), binary=True)
-            known = {row[1]: Snapshot(*row) for row in await cursor.fetchall()}
-            made = [self._snapshot(id_, of_one, known.get(id_)) for id_, of_one in events.items()]
-            values = [values_of(snapshot) for snapshot in made if snapshot is not None]
-            async with connection.transaction(), connection.cursor() as writing:
-                await writing.executemany(SAVE, values)
-                await writing.execute(_SET_MARK, (self._stream, SCHEMAS, deliveries[-1].sequence))
+            # Each group for itself, so that few states are in memory, and no writer waits for long; then the mark.
+            for begin in range(0, len(ids), GROUP):
+                await self._save(connection, {id_: events[id_] for id_ in ids[begin : begin + GROUP]})
+            await connection.execute(_SET_MARK, (self._stream, SCHEMAS, deliveries[-1].sequence))
+
+    async def _save(self, connection: AsyncConnection[Any], events: Mapping[str, Sequence[Delivery]]) -> None:
+        cursor = await connection.execute(_LOAD, (self._family, list(events)), binary=True)
+        known = {row[1]: Snapshot(*row) for row in await cursor.fetchall()}
+        made = [self._snapshot(id_, of_one, known.get(id_)) for id_, of_one in events.items()]
+        values = [values_of(snapshot) for snapshot in made if snapshot is not None]
+        async with connection.transaction(), connection.cursor() as writing:
+            await writing.executemany(SAVE, values)
 
     def _snapshot(self, aggregate_id: str, deliveries: Sequence[Delivery], known: Snapshot | None) -> Snapshot | None:
         """The snapshot after the events; `None` when the known one is as new."""

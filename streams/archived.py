@@ -176,14 +176,17 @@ class _ArchivedConsumer:
         await self._consumer.close()
 
 
-async def chunks(reading: AsyncIterator[Delivery]) -> AsyncGenerator[list[Delivery]]:
-    """Deliveries in bounded lists; the last one may be empty."""
+async def chunks(
+    reading: AsyncIterator[Delivery], *, events_max: int | None = None, bytes_max: int | None = None
+) -> AsyncGenerator[list[Delivery]]:
+    """Deliveries in lists bounded in events and bytes of data (`CHUNK_EVENTS`, `CHUNK_BYTES`); the last may be empty."""
+    most_events, most_bytes = events_max or CHUNK_EVENTS, bytes_max or CHUNK_BYTES
     chunk: list[Delivery] = []
     size_bytes = 0
     async for delivery in reading:
         chunk.append(delivery)
         size_bytes += len(delivery.data)
-        if len(chunk) >= CHUNK_EVENTS or size_bytes >= CHUNK_BYTES:
+        if len(chunk) >= most_events or size_bytes >= most_bytes:
             yield chunk
             chunk, size_bytes = [], 0
     yield chunk

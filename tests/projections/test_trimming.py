@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
+from commands import covering
 from commands.cache import Loaded
 from commands.covering import Covering
 from commands.repository import Repository
@@ -42,6 +43,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archived, "CHUNK_EVENTS", 5)
     monkeypatch.setattr(trimming, "KEEP_EVENTS", 2)
     monkeypatch.setattr(trimming, "STEP_EVENTS", 16)
+    monkeypatch.setattr(trimming, "COVER_EVENTS", 7)
+    monkeypatch.setattr(covering, "GROUP", 2)
 
 
 def trimmer(log: MemoryLog, archive: Any, pool: AsyncConnectionPool, *, keep: timedelta = LATER) -> Trimmer:
