@@ -179,7 +179,7 @@ class _ArchivedConsumer:
 async def chunks(
     reading: AsyncIterator[Delivery], *, events_max: int | None = None, bytes_max: int | None = None
 ) -> AsyncGenerator[list[Delivery]]:
-    """Deliveries in lists bounded in events and bytes of data (`CHUNK_EVENTS`, `CHUNK_BYTES`); the last may be empty."""
+    """Deliveries in lists bounded in events and in bytes (`CHUNK_EVENTS`, `CHUNK_BYTES`); the last may be empty."""
     most_events, most_bytes = events_max or CHUNK_EVENTS, bytes_max or CHUNK_BYTES
     chunk: list[Delivery] = []
     size_bytes = 0
