@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from projections.log_fold import ConversationsFold
@@ -211,7 +212,7 @@ def test_a_page_of_events_that_differs_is_noticed(told: list[Told]) -> None:
 async def flipped(deliveries: list[Delivery]) -> list[Delivery]:
     data = bytearray(deliveries[7].data)
     data[3] ^= 1
-    return [*deliveries[:7], replace(deliveries[7], data=bytes(data)), *deliveries[8:]]
+    return [*deliveries[:7], msgspec.structs.replace(deliveries[7], data=bytes(data)), *deliveries[8:]]
 
 
 async def test_an_archive_that_differs_is_noticed() -> None:
@@ -231,4 +232,4 @@ async def test_an_archive_that_differs_is_noticed() -> None:
     assert await faults(logged[:-1]) == 1
     assert await faults([*logged[:5], *logged[6:]]) >= 1
     assert await faults([*logged[:5], logged[5], *logged[5:]]) >= 1
-    assert await faults([*logged[:5], replace(logged[5], headers={"Rr-Type": "x"}), *logged[6:]]) == 1
+    assert await faults([*logged[:5], msgspec.structs.replace(logged[5], headers={"Rr-Type": "x"}), *logged[6:]]) == 1

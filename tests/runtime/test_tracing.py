@@ -60,7 +60,7 @@ async def test_every_message_is_found_by_its_id_and_by_its_seq_among_whatever_el
         # A writer's times never go back, whatever conversation they are of.
         records = sorted(history.records(), key=lambda record: int(record.headers[subjects.OCCURRED_AT]))
         records = [
-            replace(records[0], headers={**records[0].headers, subjects.APPEND: f"a{len(appends)}"}),
+            msgspec.structs.replace(records[0], headers={**records[0].headers, subjects.APPEND: f"a{len(appends)}"}),
             *records[1:],
         ]
         last = await append(log, records)
