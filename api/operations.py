@@ -335,6 +335,6 @@ async def _read(
             raise
         except Unavailable:
             return await query(min_version)
-        context.recent_writes.forget(conversation_id, principal.user_id, recent)
+        context.recent_writes.was_read(conversation_id, principal.user_id, recent)
         return answer
     return await query(min_version)

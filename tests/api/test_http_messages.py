@@ -138,3 +138,13 @@ async def test_messages_of_many_have_no_hole_and_no_double(alice: User, bob: Use
     page = (await bob.get(f"/v1/conversations/{conversation}/messages", min_version=newest)).json()
     by_seq = {found["seq"]: found["message_id"] for found in page["messages"]}
     assert by_seq == {ack["seq"]: ack["message_id"] for ack in acks}
+
+
+async def test_who_wrote_is_never_given_an_older_page_after_a_newer_one(alice: User) -> None:
+    conversation = await alice.open_group()
+    path = f"/v1/conversations/{conversation}/messages"
+    for number in range(1, 40):
+        await alice.say(conversation, f"message {number}")
+        for _ in range(3):  # from Postgres, or from Valkey, which has it a moment later
+            page = (await alice.get(path, limit=2)).json()
+            assert page["messages"][-1]["seq"] == number

@@ -34,3 +34,17 @@ def test_the_oldest_is_forgotten_first() -> None:
     recent.note(1, 2, ["alice"])
     recent.note(3, 1, ["alice"])
     assert [recent.version_of(conversation, "alice") for conversation in (1, 2, 3)] == [2, 0, 1]
+
+
+def test_what_was_read_is_asked_for_until_every_tier_has_it() -> None:
+    now_s = 1_000.0
+    recent = RecentWrites(clock_s=lambda: now_s)
+    recent.note(7, 3, ["alice"])
+    recent.was_read(7, "alice", 3)
+    assert recent.version_of(7, "alice") == 3
+    now_s += 11
+    recent.was_read(7, "alice", 2)  # of another read, which began before
+    assert recent.version_of(7, "alice") == 3
+    recent.was_read(7, "alice", 3)
+    assert recent.version_of(7, "alice") == 0
+    recent.was_read(8, "alice", 3)
