@@ -17,7 +17,7 @@ import structlog
 from api.listening import Listener, Listening
 from api.live import EventReader, LiveConversation
 from api.push_metrics import CONVERSATIONS
-from api.recent import Recent
+from api.recent_events import RecentEvents
 from api.sessions import Session
 from api.tail import Tail
 from api.trail import Trail
@@ -70,7 +70,7 @@ class Feeds:
         self._reader = reader
         self._queries = queries
         self._tail = tail
-        self._recent = Recent()
+        self._recent = RecentEvents()
         self._trail = trail
         self._fanout_limit = fanout_limit
         self._spawn = spawn

@@ -14,7 +14,7 @@ import structlog
 
 from api.frames import EventFrame, live_frame, stored_frame
 from api.push_metrics import DELIVERIES, DROPPED, FILLS
-from api.recent import Recent
+from api.recent_events import RecentEvents
 from api.sessions import CloseCode, Session
 from api.trail import Trail
 from domain.errors import DomainError, Unavailable
@@ -61,7 +61,7 @@ class LiveConversation:
         spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
         on_idle: Callable[["LiveConversation"], None],
         on_size: Callable[["LiveConversation"], None],
-        recent: Recent,
+        recent: RecentEvents,
         trail: Trail,
     ) -> None:
         self.id = conversation_id

@@ -10,7 +10,7 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from rich.console import Console
@@ -25,7 +25,7 @@ TRIES: Final = 3
 PLACES: Final = 20  # histories and pages that are read, of each table the same
 PAGE: Final = 50
 SEED: Final = 1
-# Of chDB 26 the second fails on some orders: it takes the parameter of the condition for the column that is sorted by.
+# With that filtering chDB 26 fails on some orders: it takes the condition's parameter for the column that is sorted by.
 _SETTINGS: Final = "max_threads = 1, use_top_k_dynamic_filtering = 0"
 
 _NUMBERS: Final = (
@@ -230,20 +230,22 @@ def _codecs_of(column: Column) -> Iterator[str]:
         yield column.codec
 
 
-async def _measured(url: str, rows: int) -> Sequence[Table]:
+async def _measure(url: str, rows: int, show: Callable[[Table], None]) -> None:
+    """Each table is shown as soon as it is there: all of them take minutes."""
     clickhouse = ClickHouse(url)
     try:
         await clickhouse.command(f"DROP DATABASE IF EXISTS {DATABASE}")
         await clickhouse.command(f"CREATE DATABASE {DATABASE}")
         try:
             layouts = Layouts(clickhouse, rows)
-            shown = [await layouts.codecs("events"), await layouts.orders("events")]
-            shown += [await layouts.codecs("messages"), await layouts.orders("messages"), await layouts.words()]
+            for table in _ORDERS:
+                show(await layouts.codecs(table))
+                show(await layouts.orders(table))
+            show(await layouts.words())
         finally:
             await clickhouse.command(f"DROP DATABASE {DATABASE}")
     finally:
         await clickhouse.close()
-    return shown
 
 
 def main() -> int:
@@ -252,10 +254,8 @@ def main() -> int:
     parser.add_argument("--url", required=True, help="of ClickHouse, as in RIVERRUN_CLICKHOUSE_URL; it has an archive")
     parser.add_argument("--rows", type=int, default=ROWS, help=f"of each table, {ROWS:,} unless told")
     arguments = parser.parse_args()
-    console = Console()
     try:
-        for table in asyncio.run(_measured(arguments.url, arguments.rows)):
-            console.print(table)
+        asyncio.run(_measure(arguments.url, arguments.rows, Console().print))
     except (ArchiveUnavailable, ArchiveRefused) as error:
         print(f"benchmarks.layouts: {error}", file=sys.stderr)
         return 2

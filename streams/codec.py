@@ -41,7 +41,7 @@ _MAPPER: Mapper[str] = Mapper(MessagePackTranscoder())
 
 
 class _Stored(NamedTuple):
-    """What the mapper reads of the library's `StoredEvent`, which takes 1.5 µs to make."""
+    """What the mapper reads of the library's `StoredEvent`, without the frozen data class (0.9 µs; this 0.35)."""
 
     originator_id: str
     originator_version: int

@@ -103,8 +103,10 @@ class Batches:
         storing = asyncio.create_task(self._clickhouse.insert(raw.TABLE, raw.columns_of(deliveries), token=token))
         try:
             typed, undecodable = await asyncio.to_thread(_typed, deliveries)
-        finally:
-            await storing
+        except BaseException:
+            storing.cancel()  # who ends this waits for no ClickHouse
+            raise
+        await storing
         for name, columns in typed.items():
             await self._clickhouse.insert(name, columns, token=token)
         row = {

@@ -21,8 +21,8 @@ from streams.ports import Archive, Delivery, Log
 KEEP_EVENTS: Final = 1_000  # that stay in any case: the newest tells a writer where its partition ends
 # That leave at once. A step reads whole all pieces of the archive that it touches (2^20 positions each, by subject).
 STEP_EVENTS: Final = 1 << 18
-# That snapshots are told of at once. Each saves the whole state of whoever is in them: with lists of 500, of a thousand
-# conversations that are written in by turns, that was 40 times the work of everything else.
+# That snapshots are told of at once. Each saves the whole state of whoever is in them: with lists of 512, of a thousand
+# conversations that are written in by turns, trimming went at 850 events/s, and so at 7,400.
 COVER_EVENTS: Final = 1 << 16
 COVER_BYTES: Final = 64 << 20
 

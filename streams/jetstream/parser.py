@@ -27,11 +27,13 @@ class WireParser(Parser):
 
     def __init__(self, client: Client, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
+        self._resets = 0
         super().__init__(client)
 
     def reset(self) -> None:
         """See `Parser.reset`: forget what has not come whole."""
         super().reset()
+        self._resets += 1
         self._parts: list[bytes] = []
         self._held = 0  # bytes in them
         self._awaited = 0  # bytes from their beginning on, before which there is nothing to do
@@ -49,7 +51,7 @@ class WireParser(Parser):
                 return
             data = b"".join(self._parts)
         at, size = 0, len(data)
-        self._awaited = 0
+        self._awaited, resets = 0, self._resets
         find, dispatch = data.find, self._dispatch
         while (line_end := find(b"\r\n", at)) >= 0:
             fields = data[at:line_end].split()
@@ -57,6 +59,8 @@ class WireParser(Parser):
             if verb not in _MESSAGES:
                 line_end += 2
                 await super().parse(data[at:line_end])
+                if self._resets != resets:
+                    return  # the connection is lost, and what follows was of it
                 if self.buf:  # it waits for more of what has ended
                     raise ProtocolError("nats: unknown protocol")
                 at = line_end

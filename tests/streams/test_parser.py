@@ -102,6 +102,20 @@ async def test_what_is_not_the_protocol_is_refused(line: bytes) -> None:
     assert client.told[1:] == [Told("message", (1, b"a", b"", b"hi", b""))]
 
 
+async def test_nothing_of_a_lost_connection_is_left_for_the_next() -> None:
+    class Losing(Client):
+        async def _process_err(self, error: str) -> None:
+            await super()._process_err(error)
+            parser.reset()  # as the library does
+
+    client = Losing()
+    parser = WireParser(client, client.message)  # type: ignore[arg-type]
+    await parser.parse(b"-ERR 'Stale Connection'\r\nMSG a 1 2\r\nhi\r\nMSG a 1 9\r\nwhat")
+    await parser.parse(b"PING\r\nMSG b 2 2\r\nho\r\n")
+    told = [Told("error", ("'stale connection'",)), Told("ping"), Told("message", (2, b"b", b"", b"ho", b""))]
+    assert client.told == told
+
+
 async def test_a_large_message_is_joined_once_when_all_of_it_is_there() -> None:
     client = Client()
     parser = WireParser(client, client.message)  # type: ignore[arg-type]

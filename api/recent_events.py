@@ -8,7 +8,7 @@ from api.frames import EventFrame
 RECENT_BYTES: Final = 16 << 20  # some ten thousand events
 
 
-class Recent:
+class RecentEvents:
     """One object a gateway, for all its conversations; bounded in bytes. Who is pushed out first was pushed first."""
 
     def __init__(self, *, max_bytes: int = RECENT_BYTES) -> None:

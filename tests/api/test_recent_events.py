@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.frames import EventFrame, payload_of, sse_lines, text_frame
-from api.recent import Recent
+from api.recent_events import RecentEvents
 
 
 def frame(conversation_id: int, version: int, characters: int = 0) -> EventFrame:
@@ -12,7 +12,7 @@ def frame(conversation_id: int, version: int, characters: int = 0) -> EventFrame
 
 
 def test_the_newest_are_kept_whoever_they_are_of_and_the_oldest_go() -> None:
-    recent = Recent(max_bytes=3 * frame(1, 1).size)
+    recent = RecentEvents(max_bytes=3 * frame(1, 1).size)
     for conversation_id, version in ((1, 1), (2, 1), (1, 2), (1, 2), (3, 7)):
         recent.add(frame(conversation_id, version))
     assert recent.get(1, 1) is None
@@ -21,7 +21,7 @@ def test_the_newest_are_kept_whoever_they_are_of_and_the_oldest_go() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 30), st.integers(0, 3_000)), max_size=200))
 def test_never_more_bytes_than_it_may_and_nothing_goes_before_it_must(added: list[tuple[int, int, int]]) -> None:
-    recent = Recent(max_bytes=20_000)
+    recent = RecentEvents(max_bytes=20_000)
     first: dict[tuple[int, int], EventFrame] = {}
     for conversation_id, version, characters in added:
         made = frame(conversation_id, version, characters)
