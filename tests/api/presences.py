@@ -116,9 +116,13 @@ class Gate:
 
     async def crash(self) -> None:
         """Go without a goodbye: nothing it says from now on arrives."""
-        self.valkey.connection_pool.connection_kwargs["port"] = free_port()
-        await self.valkey.connection_pool.disconnect()
-        self.valkey.connection_pool.reset()  # type: ignore[no-untyped-call]  # redis-py's
+        pool = self.valkey.connection_pool
+        nobody = pool.connection_kwargs["port"] = free_port()
+        # Those there are as well: whose connection breaks connects it again, to where it was made for. All stay in the
+        # pool, which closes them at the end.
+        for connection in (*pool._available_connections, *pool._in_use_connections):
+            connection.port = nobody
+        await pool.disconnect()
         await self.stop()
 
 

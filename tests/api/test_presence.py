@@ -179,7 +179,7 @@ async def test_a_crash_takes_users_offline_with_the_lease_but_not_those_who_are_
 
 
 async def test_what_a_crash_left_is_cleared_away(world: Presences, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.presence_store.FORGET_MS", 0)
+    monkeypatch.setattr("api.presence_store.FORGET_MS", -1)  # with the lease's last millisecond
     crashing, staying = world.gate(), world.gate()
     crashing.connect("bob")
     await staying.until_is("bob", "online")
