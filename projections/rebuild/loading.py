@@ -1,12 +1,13 @@
-"""Loading a draft: slices of the log folded in large batches, by whichever process is told to.
+"""Loading a draft: shares of the log folded in large batches, by whichever process is told to.
 
 It is the projections' own code and the workers' own applier; only the batches are larger, so that what is merged by key
 is merged once where a worker would do it ten times.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -14,7 +15,7 @@ from projections.applying import Applier, Bury
 from projections.catalogue import projections_of
 from projections.dead import reason_of
 from projections.rebuild.draft import Draft
-from projections.rebuild.slices import Slice
+from projections.rebuild.slices import LANES, Share
 from projections.rebuild.source import ahead, batches
 from streams.ports import Delivery, Log
 
@@ -29,7 +30,7 @@ class Order(msgspec.Struct, frozen=True):
 
     schema: str
     names: Sequence[str]
-    slices: Sequence[Slice]
+    shares: Sequence[Share]
     up_to: dict[str, int]
 
 
@@ -63,22 +64,32 @@ Loader: TypeAlias = Callable[[Sequence[Order], Tell], Awaitable[None]]
 
 
 async def load(log: Log, postgres_url: str, order: Order, tell: Tell) -> None:
-    """Carry out an order, slice by slice.
+    """Carry out an order, share by share; the slices of a share at once.
 
     Raises:
         Interrupted: Postgres went away, or the draft did. LogUnavailable: log or archive cannot be read.
     """
-    async with Draft(order.schema, order.names).pool(postgres_url) as pool:
-        for slice_ in order.slices:
-            projections = projections_of(slice_.family, order.names)
-            applier = Applier(pool, projections, number=slice_.number, bury=burying(tell))
-            await applier.read_checkpoints()
-            up_to = order.up_to[slice_.stream]
-            reading = ahead(batches(log, slice_.stream, up_to_sequence=up_to, has=slice_.has))
+    async with Draft(order.schema, order.names).pool(postgres_url, size=LANES) as pool:
+        for share in order.shares:
+            appliers = {
+                number: Applier(pool, projections_of(share.family, order.names), number=number, bury=burying(tell))
+                for number in share.numbers
+            }
+            for applier in appliers.values():
+                await applier.read_checkpoints()
+            up_to = order.up_to[share.stream]
+            reading = ahead(batches(log, share.stream, up_to_sequence=up_to, has=share.has))
             async with aclosing(reading):
                 async for batch in reading:
-                    await applier.apply(batch)
+                    await _all([appliers[number].apply(part) for number, part in share.divided(batch).items()])
                     tell(Applied(len(batch)))
+
+
+async def _all(applying: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Each to its end, also where another one fails: nobody writes any more when this raises."""
+    for outcome in await asyncio.gather(*applying, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
 
 
 def burying(tell: Tell) -> Bury:

@@ -1,26 +1,33 @@
-"""Slices: the events of a partition, divided so that several processes fold them at once.
+"""Slices: the events of a partition, divided so that several are folded at once.
 
-A slice is what a partition would be, were there more of them: an aggregate's events are all in one.
+A slice is what a partition would be, were there more of them: an aggregate's events are all in one. A process has a
+share of a partition: some slices, which it reads together, once.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from domain.ids import partition_of, slot_of, user_slot
 from streams import subjects
+from streams.ports import Delivery
+
+LANES: Final = 2  # slices in a share: while Postgres works on the one, the rows of the other are made
 
 
-class Slice(NamedTuple):
-    """One of the parts of a partition.
+class Share(NamedTuple):
+    """What one process folds of a partition.
 
     Attributes:
-        number: from 0 up to `of`, not included; `number` modulo the partitions of the deployment is the partition.
+        numbers: of its slices, each from 0 up to `of`, not included; modulo the partitions of the deployment each is
+            the partition.
         of: how many slices the family has; a multiple of its partitions.
         is_whole: whether it is all of the partition.
     """
 
     family: str
     partition: int
-    number: int
+    numbers: tuple[int, ...]
     of: int
     is_whole: bool
 
@@ -30,20 +37,31 @@ class Slice(NamedTuple):
         return subjects.stream(self.family, self.partition)
 
     def has(self, subject: str) -> bool:
-        """Whether an event of the partition's stream is in this slice. What has no rows is in the partition's first."""
-        if self.is_whole:
-            return True
-        id_ = subjects.aggregate_id(subject)
-        if self.family == subjects.USER:
-            slot = user_slot(id_)
-        elif id_.isdecimal():
-            slot = slot_of(int(id_))
-        else:
-            return self.number == self.partition
-        return partition_of(slot, self.of) == self.number
+        """Whether an event of the partition's stream is in this share."""
+        return self.is_whole or self._slice_of(subject) in self.numbers
+
+    def divided(self, deliveries: Iterable[Delivery]) -> dict[int, list[Delivery]]:
+        """Events of this share by the slice they are in, in the order they had; of slices that have any."""
+        divided: dict[int, list[Delivery]] = {}
+        for delivery in deliveries:
+            divided.setdefault(self._slice_of(delivery.subject), []).append(delivery)
+        return divided
+
+    def _slice_of(self, subject: str) -> int:
+        number = _slice_of(self.family, self.of, subject)
+        return self.partition if number is None else number  # what has no rows is in the partition's first
 
 
-def slices_of(family: str, partitions: int, parts: int) -> list[Slice]:
-    """All slices of a family, each partition in as many parts."""
-    of = partitions * parts
-    return [Slice(family, number % partitions, number, of, parts == 1) for number in range(of)]
+def shares_of(family: str, partitions: int, parts: int) -> list[Share]:
+    """All of a family: each partition in as many shares."""
+    count = partitions * parts
+    of = count * LANES
+    return [Share(family, n % partitions, tuple(range(n, of, count)), of, parts == 1) for n in range(count)]
+
+
+@lru_cache(maxsize=1 << 16)  # of what is written in by turns: working it out takes ten times as long
+def _slice_of(family: str, of: int, subject: str) -> int | None:
+    id_ = subjects.aggregate_id(subject)
+    if family == subjects.USER:
+        return partition_of(user_slot(id_), of)
+    return partition_of(slot_of(int(id_)), of) if id_.isdecimal() else None

@@ -55,6 +55,14 @@ class Step(NamedTuple):
     why: str = ""
 
 
+# Told of what a round is at: which part, what has left of it, and how much there is.
+OnWork: TypeAlias = Callable[[str, int, int], None]
+
+
+def _unseen(part: str, done: int, total: int) -> None:
+    """Nobody looks at how far it is."""
+
+
 class StoreScheduler:
     """Moves months of one deployment.
 
@@ -93,13 +101,14 @@ class StoreScheduler:
                 metrics.LEFT_OVER.labels(outcome).set(outcomes.count(outcome))
             await asyncio.sleep(every_s)
 
-    async def round(self, *, dry_run: bool = False) -> AsyncIterator[Step]:
+    async def round(self, *, dry_run: bool = False, on_work: OnWork = _unseen) -> AsyncIterator[Step]:
         """Everything that is to be done now: month by month, the oldest first, then stream by stream.
 
         Nothing while another one works.
 
         Args:
             dry_run: only tell.
+            on_work: told as a month or a stream is begun and when it has left, and of a stream also as it goes on.
 
         Raises:
             Unavailable, LogUnavailable: ClickHouse does not answer. psycopg.Error: Postgres does not.
@@ -110,18 +119,29 @@ class StoreScheduler:
             for model in MODELS:
                 for month in await warm_months(connection, model):
                     leaving = self._policy.leaving(month.end, self._now())
-                    if leaving and (step := await self._step(connection, month, leaving, dry_run=dry_run)):
+                    if not leaving:
+                        continue
+                    part = f"{month.model} {month.name}"
+                    on_work(part, 0, month.rows)
+                    if step := await self._step(connection, month, leaving, dry_run=dry_run):
+                        if step.outcome == "moved":
+                            on_work(part, step.rows, step.rows)
                         yield step
             if self._trimmer is not None:
                 for planned in await self._trimmer.plan(connection, self._now()):
                     if planned.events:
-                        yield await self._trim(self._trimmer, planned, dry_run=dry_run)
+                        yield await self._trim(self._trimmer, planned, dry_run=dry_run, on_work=on_work)
 
-    async def _trim(self, trimmer: Trimmer, planned: Trim, *, dry_run: bool) -> Step:
+    async def _trim(self, trimmer: Trimmer, planned: Trim, *, dry_run: bool, on_work: OnWork) -> Step:
         if dry_run:
             return Step("log", planned.stream, "due", planned.events)
+
+        def on_step(forgotten: int) -> None:
+            on_work(f"log {planned.stream}", forgotten, planned.events)
+
+        on_step(0)
         try:
-            return Step("log", planned.stream, "trimmed", await trimmer.trim(planned))
+            return Step("log", planned.stream, "trimmed", await trimmer.trim(planned, on_step))
         except LogDiffers as error:
             return Step("log", planned.stream, "differs", 0, str(error))
 

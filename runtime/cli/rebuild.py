@@ -29,7 +29,7 @@ from projections.rebuild.shadowing import shadow as shadow_of
 from projections.rebuild.swapping import InUse
 from runtime.cli import fail
 from runtime.cli.process import run_until_stopped, unless_stopped
-from runtime.cli.rebuild_progress import showing
+from runtime.cli.progress import showing
 from runtime.cli.target import Target, load_settings, resolve_target
 from runtime.logs import configure
 from runtime.rebuilding import PROCESSES_MIN, LoadFailed, Servers, begin_hot, rebuilder
@@ -108,7 +108,7 @@ def _follow(target: Target, names: list[str], processes: int, seconds: float | N
 
     async def follow(stop: asyncio.Event) -> None:
         with showing() as tell:
-            async with rebuilder(_servers(target), processes=processes, tell=tell) as work:
+            async with rebuilder(_servers(target), processes=processes, tell=lambda step: tell(*step)) as work:
                 following = shadow_of(work, names, stop=stop, seconds=seconds, on_difference=on_difference)
                 found.append(await unless_stopped(following, stop, grace_s=GRACE_S))
 
@@ -136,7 +136,7 @@ def _servers(target: Target) -> Servers:
 
 async def _rebuild(target: Target, names: list[str], processes: int, *, only_if_equal: bool) -> Rebuilt:
     with showing() as tell:
-        async with rebuilder(_servers(target), processes=processes, tell=tell) as work:
+        async with rebuilder(_servers(target), processes=processes, tell=lambda step: tell(*step)) as work:
             return await work.rebuild(names, only_if_equal=only_if_equal)
 
 

@@ -24,6 +24,7 @@ from projections.tiers.inventory import MILLION, Inventory, cost, look
 from projections.tiers.policy import WarmPolicy
 from projections.tiers.scheduler import Step, StoreScheduler
 from runtime.cli import fail
+from runtime.cli.progress import showing
 from runtime.cli.target import Target, load_settings, resolve_target
 from runtime.logs import configure
 from runtime.roles import trimmer
@@ -99,7 +100,8 @@ def run(  # noqa: PLR0917  # each is an option
                 trims = trimmer(jetstream.log, clickhouse, pool, target.partitions, days)
             cold = Cold(clickhouse, partitions=target.partitions)
             scheduler = StoreScheduler(pool, cold, policy, now=lambda: now, trimmer=trims)
-            return [step async for step in scheduler.round(dry_run=dry_run)]
+            with showing() as tell:
+                return [step async for step in scheduler.round(dry_run=dry_run, on_work=tell)]
 
     steps = _with_stores(target, move)
     if as_json:

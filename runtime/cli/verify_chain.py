@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ from projections.archive.clickhouse import ClickHouse
 from projections.evidence.findings import ProofReport, kept_of
 from projections.evidence.proof import prove
 from runtime.cli import fail
+from runtime.cli.progress import Tell, showing
 from runtime.cli.target import Target
 from runtime.cli.whole_log import run_plainly
 from runtime.terminal import printable, reader_may_leave
@@ -21,7 +21,7 @@ from streams.jetstream import JetStream
 from streams.ports import LogUnavailable
 
 SHOWN_MAX: Final = 20  # findings printed; `--json` has more
-TELL_S: Final = 2.0
+TELL_EVENTS: Final = 1_000  # between two that are told of
 
 
 def verify_chain(target: Target, against: Path | None, *, as_json: bool) -> bool:
@@ -31,7 +31,8 @@ def verify_chain(target: Target, against: Path | None, *, as_json: bool) -> bool
         against: an earlier report, with the ends of the chains at that time.
     """
     kept = {} if against is None else _kept(against)
-    report = run_plainly(lambda: _prove(target, kept))
+    with showing() as tell:
+        report = run_plainly(lambda: _prove(target, kept, tell))
     with reader_may_leave():
         if as_json:
             sys.stdout.write(json.dumps(report.as_dict()) + "\n")
@@ -49,7 +50,11 @@ def _kept(path: Path) -> dict[str, tuple[int, str]]:
         fail(f"{path}: {error}")
 
 
-async def _prove(target: Target, kept: dict[str, tuple[int, str]]) -> ProofReport:
+async def _prove(target: Target, kept: dict[str, tuple[int, str]], tell: Tell) -> ProofReport:
+    def progress(stage: str, done: int, total: int) -> None:
+        if done % TELL_EVENTS == 0:
+            tell(stage, done, total)
+
     jetstream = await JetStream.connect(target.nats_url, name="riverrun-verify")
     clickhouse = ClickHouse(target.clickhouse_url)
     try:
@@ -59,35 +64,13 @@ async def _prove(target: Target, kept: dict[str, tuple[int, str]]) -> ProofRepor
             target.postgres_url,
             partitions=target.partitions,
             kept=kept,
-            progress=_Progress().tell,
+            progress=progress,
         )
     except psycopg.Error as error:
         raise LogUnavailable(f"Postgres: {error}") from error
     finally:
         await clickhouse.close()
         await jetstream.close()
-
-
-class _Progress:
-    """Lines on stderr, one in two seconds: how far it is, how fast, and how long it will take yet."""
-
-    def __init__(self) -> None:
-        self._began_s = self._told_s = time.monotonic()
-        self._stage = ""
-
-    def tell(self, stage: str, done: int, total: int) -> None:
-        """So much is done."""
-        if done % 1_000:
-            return
-        now_s = time.monotonic()
-        if done == 0:
-            self._began_s = now_s  # what comes next has a rate of its own
-        if now_s - self._told_s < TELL_S:
-            return
-        self._told_s = now_s
-        rate = done / max(now_s - self._began_s, 1e-9)
-        left = f", {(total - done) / rate:,.0f} s left" if rate else ""
-        sys.stderr.write(f"{stage}: {done:,} of {total:,}, {rate:,.0f}/s{left}\n")
 
 
 def _print(report: ProofReport) -> None:

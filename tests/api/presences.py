@@ -121,7 +121,7 @@ class Gate:
         # Those there are as well: whose connection breaks connects it again, to where it was made for. All stay in the
         # pool, which closes them at the end.
         for connection in (*pool._available_connections, *pool._in_use_connections):
-            connection.port = nobody
+            connection.port = nobody  # type: ignore[attr-defined]  # TCP, so it has one
         await pool.disconnect()
         await self.stop()
 

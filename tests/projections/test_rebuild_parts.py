@@ -8,19 +8,20 @@ import pytest
 from domain.ids import compose, creation_key, direct_key, partition_of, slot_of, user_slot
 from projections.rebuild import source
 from projections.rebuild.rebuilding import Step
-from projections.rebuild.slices import slices_of
+from projections.rebuild.slices import LANES, shares_of
 from projections.rebuild.source import ahead, batches
-from runtime.cli.rebuild_progress import Lines
+from runtime.cli.progress import Lines
 from streams import subjects
 from streams.memory import MemoryLog
 from streams.ports import Delivery, LogUnavailable
 from tests.projections.history import STREAM, chat
 
-NOW_MS = round(datetime(2026, 6, 1, tzinfo=UTC).timestamp() * 1000)
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+NOW_MS = round(NOW.timestamp() * 1000)
 
 
 @pytest.mark.parametrize(("partitions", "parts"), [(1, 1), (1, 4), (4, 2)])
-def test_every_subject_is_in_one_slice_of_its_partition(partitions: int, parts: int) -> None:
+def test_every_subject_is_in_one_slice_of_one_share_of_its_partition(partitions: int, parts: int) -> None:
     found = set()
     for number in range(200):
         conversation, user = compose(NOW_MS, number * 5, 0), f"u.ser{number}"
@@ -32,11 +33,14 @@ def test_every_subject_is_in_one_slice_of_its_partition(partitions: int, parts: 
         ):
             partition = partition_of(slot, partitions)
             subject = subjects.aggregate(family, partition, id_)
-            of_it = [one for one in slices_of(family, partitions, parts) if one.partition == partition]
+            of_it = [one for one in shares_of(family, partitions, parts) if one.partition == partition]
             assert len(of_it) == parts
             [one] = [one for one in of_it if one.has(subject)]
-            found.add(one)
-    assert len(found) == 2 * partitions * parts
+            delivery = Delivery(one.stream, 1, subject, b"", {}, NOW)
+            [(slice_, here)] = one.divided([delivery]).items()
+            assert (slice_ in one.numbers, slice_ % partitions, here) == (True, partition, [delivery])
+            found.add((family, slice_))
+    assert len(found) == 2 * partitions * parts * LANES
 
 
 async def read(log: MemoryLog, up_to: int) -> list[list[Delivery]]:
@@ -73,10 +77,10 @@ def test_lines_say_how_far_how_fast_and_how_long() -> None:
         (0.0, Step("indexing")),
     ):
         now_s += after_s
-        lines.tell(step)
+        lines.tell(*step)
     assert said == [
-        "loading: 0 of 4,000 events, 0%\n",
-        "loading: 1,000 of 4,000 events, 25%, 500/s, 6 s left\n",
-        "loading: 4,000 of 4,000 events, 100%, 1,600/s, 0 s left\n",
+        "loading: 0 of 4,000, 0%\n",
+        "loading: 1,000 of 4,000, 25%, 500/s, 6 s left\n",
+        "loading: 4,000 of 4,000, 100%, 1,600/s, 0 s left\n",
         "indexing\n",
     ]

@@ -72,6 +72,18 @@ async def test_a_dry_round_tells_and_a_round_does_what_was_told(
     assert await steps(scheduler(pool, store)) == []
 
 
+async def test_a_round_tells_what_it_is_at_and_what_has_left(
+    pool: AsyncConnectionPool, store: ColdStore, chats: list[Conversation]
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    at_work = scheduler(pool, store).round(on_work=lambda *work: told.append(work))
+    moved = [step async for step in at_work if step.outcome == "moved"]
+    assert [(part, done) for part, done, total in told if done == total > 0] == [
+        (f"{step.what} {step.part}", step.rows) for step in moved
+    ]
+    assert {part for part, done, _ in told if not done} >= {part for part, done, _ in told if done}
+
+
 async def test_two_rounds_at_once_are_one(
     pool: AsyncConnectionPool, store: ColdStore, chats: list[Conversation]
 ) -> None:

@@ -1,17 +1,18 @@
-"""How far a rebuild is: a bar on a terminal, else a line now and then. On stderr: stdout is for what came of it."""
+"""How far long work is: a bar on a terminal, else a line now and then. On stderr: stdout is for what came of it."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from projections.rebuild.rebuilding import Phase, Step
-
 EVERY_S: Final = 2.0  # between two plain lines of one phase
+
+# The phase that the work is in, what is done of it and how much there is in all; 0 and 0 where it cannot be counted.
+Tell: TypeAlias = Callable[[str, int, int], None]
 
 
 class Pace:
@@ -21,7 +22,7 @@ class Pace:
         self._began_s = now_s
 
     def rate(self, done: int, now_s: float) -> float:
-        """Events a second since the phase began."""
+        """How much a second since the phase began."""
         return done / max(now_s - self._began_s, 1e-3)
 
     def left_s(self, done: int, total: int, now_s: float) -> float | None:
@@ -30,8 +31,8 @@ class Pace:
 
 
 @contextmanager
-def showing() -> Iterator[Callable[[Step], None]]:
-    """Show the steps that the given function is told."""
+def showing() -> Iterator[Tell]:
+    """Show what the given function is told."""
     if sys.stderr.isatty():
         with _Bar() as bar:
             yield bar.tell
@@ -50,7 +51,7 @@ class _Bar:
             console=Console(stderr=True),
         )
         self._task: TaskID | None = None
-        self._phase: Phase | None = None
+        self._phase: str | None = None
         self._pace = Pace(0.0)
 
     def __enter__(self) -> "_Bar":
@@ -60,13 +61,13 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def tell(self, step: Step) -> None:
+    def tell(self, phase: str, done: int, total: int) -> None:
         now_s = time.monotonic()
-        if step.phase != self._phase or self._task is None:
-            self._phase, self._pace = step.phase, Pace(now_s)
-            self._task = self._progress.add_task(step.phase, total=step.total or None, rate="")
-        rate = f"{self._pace.rate(step.done, now_s):,.0f}/s" if step.done else ""
-        self._progress.update(self._task, completed=step.done, rate=rate)
+        if phase != self._phase or self._task is None:
+            self._phase, self._pace = phase, Pace(now_s)
+            self._task = self._progress.add_task(phase, total=total or None, rate="")
+        rate = f"{self._pace.rate(done, now_s):,.0f}/s" if done else ""
+        self._progress.update(self._task, completed=done, total=total or None, rate=rate)
 
 
 class Lines:
@@ -75,23 +76,23 @@ class Lines:
     def __init__(self, write: Callable[[str], object], clock: Callable[[], float]) -> None:
         self._write = write
         self._clock = clock
-        self._phase: Phase | None = None
+        self._phase: str | None = None
         self._pace = Pace(0.0)
         self._next_s = 0.0
 
-    def tell(self, step: Step) -> None:
-        """Take note of a step, and say so if it is time."""
+    def tell(self, phase: str, done: int, total: int) -> None:
+        """Take note of how far it is, and say so if it is time."""
         now_s = self._clock()
-        if step.phase != self._phase:
-            self._phase, self._pace, self._next_s = step.phase, Pace(now_s), 0.0
-        is_done = step.total > 0 and step.done == step.total
+        if phase != self._phase:
+            self._phase, self._pace, self._next_s = phase, Pace(now_s), 0.0
+        is_done = total > 0 and done == total
         if now_s < self._next_s and not is_done:
             return
         self._next_s = now_s + EVERY_S
-        line: str = step.phase
-        if step.total:
-            line += f": {step.done:,} of {step.total:,} events, {step.done / step.total:.0%}"
-        left_s = self._pace.left_s(step.done, step.total, now_s)
-        if step.done and left_s is not None:
-            line += f", {self._pace.rate(step.done, now_s):,.0f}/s, {left_s:,.0f} s left"
+        line = phase
+        if total:
+            line += f": {done:,} of {total:,}, {done / total:.0%}"
+        left_s = self._pace.left_s(done, total, now_s)
+        if done and left_s is not None:
+            line += f", {self._pace.rate(done, now_s):,.0f}/s, {left_s:,.0f} s left"
         self._write(line + "\n")
