@@ -1,4 +1,4 @@
-"""Loading a draft: shares of the log folded in large batches, by whichever process is told to.
+"""Loading a draft: portions of the log folded in large batches, by whichever process is told to.
 
 It is the projections' own code and the workers' own applier; only the batches are larger, so that what is merged by key
 is merged once where a worker would do it ten times.
@@ -15,7 +15,7 @@ from projections.applying import Applier, Bury
 from projections.catalogue import projections_of
 from projections.dead import reason_of
 from projections.rebuild.draft import Draft
-from projections.rebuild.slices import LANES, Share
+from projections.rebuild.slices import SLICES, Portion
 from projections.rebuild.source import ahead, batches
 from streams.ports import Delivery, Log
 
@@ -30,7 +30,7 @@ class Order(msgspec.Struct, frozen=True):
 
     schema: str
     names: Sequence[str]
-    shares: Sequence[Share]
+    portions: Sequence[Portion]
     up_to: dict[str, int]
 
 
@@ -64,24 +64,24 @@ Loader: TypeAlias = Callable[[Sequence[Order], Tell], Awaitable[None]]
 
 
 async def load(log: Log, postgres_url: str, order: Order, tell: Tell) -> None:
-    """Carry out an order, share by share; the slices of a share at once.
+    """Carry out an order, portion by portion; the slices of a portion at once.
 
     Raises:
         Interrupted: Postgres went away, or the draft did. LogUnavailable: log or archive cannot be read.
     """
-    async with Draft(order.schema, order.names).pool(postgres_url, size=LANES) as pool:
-        for share in order.shares:
+    async with Draft(order.schema, order.names).pool(postgres_url, size=SLICES) as pool:
+        for portion in order.portions:
             appliers = {
-                number: Applier(pool, projections_of(share.family, order.names), number=number, bury=burying(tell))
-                for number in share.numbers
+                number: Applier(pool, projections_of(portion.family, order.names), number=number, bury=burying(tell))
+                for number in portion.numbers
             }
             for applier in appliers.values():
                 await applier.read_checkpoints()
-            up_to = order.up_to[share.stream]
-            reading = ahead(batches(log, share.stream, up_to_sequence=up_to, has=share.has))
+            up_to = order.up_to[portion.stream]
+            reading = ahead(batches(log, portion.stream, up_to_sequence=up_to, has=portion.has))
             async with aclosing(reading):
                 async for batch in reading:
-                    await _all([appliers[number].apply(part) for number, part in share.divided(batch).items()])
+                    await _all([appliers[number].apply(part) for number, part in portion.divided(batch).items()])
                     tell(Applied(len(batch)))
 
 

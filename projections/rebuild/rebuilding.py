@@ -25,7 +25,7 @@ from projections.rebuild.deaths import Deaths
 from projections.rebuild.draft import Draft
 from projections.rebuild.loading import Applied, Died, Loader, Order, burying
 from projections.rebuild.positions import Checkpoints, Place, as_of_now, catch_up, checkpoints
-from projections.rebuild.slices import Share, shares_of
+from projections.rebuild.slices import Portion, portions_of
 from projections.rebuild.swapping import swap
 from projections.tiers import scheduler
 from projections.tiers.leftovers import delete_left
@@ -190,17 +190,17 @@ class Rebuilder:
 
     def _orders(self, draft: Draft, up_to: Mapping[str, int]) -> list[Order]:
         """As many as there are processes, of about the same size; fewer of a short log."""
-        # Each share is read for itself, and reading is half of the work: they pay where processes have cores for
+        # Each portion is read for itself, and reading is half of the work: they pay where processes have cores for
         # themselves. The other half of the cores has Postgres and the log to serve.
         parts = 1
         while 2 * self.partitions * parts < self.processes:
             parts *= 2
         families = sorted({CATALOGUE[name].family for name in draft.names})
-        shares = [share for family in families for share in shares_of(family, self.partitions, parts)]
+        portions = [portion for family in families for portion in portions_of(family, self.partitions, parts)]
         count = min(self.processes, -(-sum(up_to.values()) // WORTH_EVENTS))
-        dealt: list[list[Share]] = [[] for _ in range(count)]
-        for index, share in enumerate(sorted(shares, key=lambda one: -up_to[one.stream]) if count else ()):
-            dealt[index % count].append(share)
+        dealt: list[list[Portion]] = [[] for _ in range(count)]
+        for index, portion in enumerate(sorted(portions, key=lambda one: -up_to[one.stream]) if count else ()):
+            dealt[index % count].append(portion)
         return [Order(draft.schema, draft.names, mine, dict(up_to)) for mine in dealt if mine]
 
     async def _settle(self, pool: AsyncConnectionPool, draft: Draft, up_to: Mapping[str, int]) -> None:

@@ -1,7 +1,7 @@
 """Slices: the events of a partition, divided so that several are folded at once.
 
 A slice is what a partition would be, were there more of them: an aggregate's events are all in one. A process has a
-share of a partition: some slices, which it reads together, once.
+portion of a partition: some slices, which it reads together, once.
 """
 
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ from domain.ids import partition_of, slot_of, user_slot
 from streams import subjects
 from streams.ports import Delivery
 
-LANES: Final = 2  # slices in a share: while Postgres works on the one, the rows of the other are made
+SLICES: Final = 2  # slices in a portion: while Postgres works on the one, the rows of the other are made
 
 
-class Share(NamedTuple):
+class Portion(NamedTuple):
     """What one process folds of a partition.
 
     Attributes:
@@ -37,11 +37,11 @@ class Share(NamedTuple):
         return subjects.stream(self.family, self.partition)
 
     def has(self, subject: str) -> bool:
-        """Whether an event of the partition's stream is in this share."""
+        """Whether an event of the partition's stream is in this portion."""
         return self.is_whole or self._slice_of(subject) in self.numbers
 
     def divided(self, deliveries: Iterable[Delivery]) -> dict[int, list[Delivery]]:
-        """Events of this share by the slice they are in, in the order they had; of slices that have any."""
+        """Events of this portion by the slice they are in, in the order they had; of slices that have any."""
         divided: dict[int, list[Delivery]] = {}
         for delivery in deliveries:
             divided.setdefault(self._slice_of(delivery.subject), []).append(delivery)
@@ -52,11 +52,11 @@ class Share(NamedTuple):
         return self.partition if number is None else number  # what has no rows is in the partition's first
 
 
-def shares_of(family: str, partitions: int, parts: int) -> list[Share]:
-    """All of a family: each partition in as many shares."""
+def portions_of(family: str, partitions: int, parts: int) -> list[Portion]:
+    """All of a family: each partition in as many portions."""
     count = partitions * parts
-    of = count * LANES
-    return [Share(family, n % partitions, tuple(range(n, of, count)), of, parts == 1) for n in range(count)]
+    of = count * SLICES
+    return [Portion(family, n % partitions, tuple(range(n, of, count)), of, parts == 1) for n in range(count)]
 
 
 @lru_cache(maxsize=1 << 16)  # of what is written in by turns: working it out takes ten times as long

@@ -8,7 +8,7 @@ import pytest
 from domain.ids import compose, creation_key, direct_key, partition_of, slot_of, user_slot
 from projections.rebuild import source
 from projections.rebuild.rebuilding import Step
-from projections.rebuild.slices import LANES, shares_of
+from projections.rebuild.slices import SLICES, portions_of
 from projections.rebuild.source import ahead, batches
 from runtime.cli.progress import Lines
 from streams import subjects
@@ -21,7 +21,7 @@ NOW_MS = round(NOW.timestamp() * 1000)
 
 
 @pytest.mark.parametrize(("partitions", "parts"), [(1, 1), (1, 4), (4, 2)])
-def test_every_subject_is_in_one_slice_of_one_share_of_its_partition(partitions: int, parts: int) -> None:
+def test_every_subject_is_in_one_slice_of_one_portion_of_its_partition(partitions: int, parts: int) -> None:
     found = set()
     for number in range(200):
         conversation, user = compose(NOW_MS, number * 5, 0), f"u.ser{number}"
@@ -33,14 +33,14 @@ def test_every_subject_is_in_one_slice_of_one_share_of_its_partition(partitions:
         ):
             partition = partition_of(slot, partitions)
             subject = subjects.aggregate(family, partition, id_)
-            of_it = [one for one in shares_of(family, partitions, parts) if one.partition == partition]
+            of_it = [one for one in portions_of(family, partitions, parts) if one.partition == partition]
             assert len(of_it) == parts
             [one] = [one for one in of_it if one.has(subject)]
             delivery = Delivery(one.stream, 1, subject, b"", {}, NOW)
             [(slice_, here)] = one.divided([delivery]).items()
             assert (slice_ in one.numbers, slice_ % partitions, here) == (True, partition, [delivery])
             found.add((family, slice_))
-    assert len(found) == 2 * partitions * parts * LANES
+    assert len(found) == 2 * partitions * parts * SLICES
 
 
 async def read(log: MemoryLog, up_to: int) -> list[list[Delivery]]:
