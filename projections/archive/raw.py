@@ -24,20 +24,8 @@ BINARY: Final = ("data",)
 _IN_COLUMNS: Final = (subjects.TYPE, subjects.VERSION, subjects.OCCURRED_AT, subjects.ACTOR)
 
 
-def columns_of(deliveries: Iterable[Delivery]) -> dict[str, Sequence[Any]]:
-    """Events, by columns."""
-    return dict(zip(COLUMNS, zip(*map(_row_of, deliveries), strict=True), strict=True))
-
-
-def delivery_of(row: Sequence[Any]) -> Delivery:
-    """The delivery of a row of `SELECT`."""
-    stream, sequence, subject, type_, version, occurred_at, actor, stored_at, headers, data = row
-    if version:
-        headers = _headers(type_, version, occurred_at, actor) | headers
-    return Delivery(stream, sequence, subject, data, headers, stored_at)
-
-
-def _row_of(delivery: Delivery) -> tuple[Any, ...]:
+def row_of(delivery: Delivery) -> tuple[Any, ...]:
+    """The row of an event, as `COLUMNS`."""
     place = (delivery.stream, delivery.sequence, delivery.subject)
     event, headers = _event(delivery.headers), dict(delivery.headers)
     if event is None:
@@ -46,6 +34,19 @@ def _row_of(delivery: Delivery) -> tuple[Any, ...]:
         for name in _IN_COLUMNS:
             del headers[name]
     return (*place, *event, delivery.stored_at, headers, delivery.data, digest(delivery))
+
+
+def columns_of(rows: Iterable[Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """Rows of `row_of`, at least one, by columns."""
+    return dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+
+
+def delivery_of(row: Sequence[Any]) -> Delivery:
+    """The delivery of a row of `SELECT`."""
+    stream, sequence, subject, type_, version, occurred_at, actor, stored_at, headers, data = row
+    if version:
+        headers = _headers(type_, version, occurred_at, actor) | headers
+    return Delivery(stream, sequence, subject, data, headers, stored_at)
 
 
 def _event(headers: Mapping[str, str]) -> tuple[str, int, datetime, str] | None:

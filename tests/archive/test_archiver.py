@@ -8,6 +8,7 @@ import pytest
 
 from projections.archive import metrics
 from projections.archive.archiver import Archiver
+from projections.archive.batches import TURN_EVENTS, Batches, Bounds
 from projections.archive.clickhouse import ClickHouse
 from projections.archive.reading import ClickHouseArchive
 from projections.archive.typed import TABLES
@@ -107,6 +108,31 @@ async def test_two_archivers_of_one_stream_store_everything_once(log: MemoryLog,
     await asyncio.gather(*both, return_exceptions=True)
     assert await read_archived(archive, STREAM) == await read(log, STREAM)
     assert (await clickhouse.query("SELECT count(), uniqExact(seq) FROM messages"))[0] == (30, 30)
+
+
+async def test_others_have_the_loop_while_rows_are_made(
+    log: MemoryLog, clickhouse: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = await chat(log, 300).append()
+    turns, seen = 0, []
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def insert(*_: Any, **__: Any) -> None:
+        seen.append(turns)
+
+    monkeypatch.setattr(clickhouse, "insert", insert)
+    other = asyncio.create_task(others())
+    await Batches(log, clickhouse, STREAM).store(Bounds(1, last), await read(log, STREAM))
+    other.cancel()
+    enough = last // TURN_EVENTS
+    assert enough >= 4
+    assert seen[0] >= enough  # for the raw events
+    assert seen[1] >= 2 * enough  # and for what is made of them
 
 
 async def test_what_cannot_be_decoded_is_kept_raw_and_stops_nothing(log: MemoryLog, clickhouse: ClickHouse) -> None:
