@@ -19,6 +19,7 @@ from projections import log_fold, log_fold_users
 from projections.differences import Difference, ModelReport, Report
 from projections.digests import Digest
 from projections.reading import Row
+from projections.telling import Counter, Tell, untold
 from projections.tiers.cold import ColdRows
 from projections.tiers.months import MODELS
 from projections.tiers.moved import merged, moved_months, moved_rows
@@ -85,7 +86,13 @@ class _Partition(NamedTuple):
 
 
 async def verify(
-    log: Log, postgres_url: str, *, partitions: int, wait_s: float, cold: ColdRows | None = None
+    log: Log,
+    postgres_url: str,
+    *,
+    partitions: int,
+    wait_s: float,
+    cold: ColdRows | None = None,
+    tell: Tell = untold,
 ) -> Report:
     """Compare log and read models.
 
@@ -93,6 +100,7 @@ async def verify(
         cold: where rows are that have left Postgres.
         wait_s: how long the read models may take to reach the log's end as it is now; what they have not
             reached by then is reported, and the comparison made as far as they are.
+        tell: of the events that were folded, and then of the rows of each read model.
 
     Raises:
         CannotCompare: Postgres or the schema is missing, or a projection has never run; or rows have left Postgres and
@@ -110,10 +118,11 @@ async def verify(
                 await connection.execute("LOCK TABLE ONLY messages, ONLY changes IN ACCESS SHARE MODE")
                 checkpoints = await _checkpoints(connection, read)
                 folds: dict[str, list[LogFold]] = {family: [] for family in _FAMILIES}
+                counter = Counter(tell, "events", sum(max(at.values()) for at in checkpoints.values()))
                 for partition in read:
-                    folds[partition.family].append(await _fold(log, partition, checkpoints[partition]))
+                    folds[partition.family].append(await _fold(log, partition, checkpoints[partition], counter))
                 models = [
-                    await _compare(connection, model, _FAMILIES[family], folds[family], cold)
+                    await _compare(connection, model, _FAMILIES[family], folds[family], cold, tell=tell)
                     for family in _FAMILIES
                     for model in _FAMILIES[family].rows
                 ]
@@ -153,7 +162,7 @@ async def _checkpoints(connection: psycopg.AsyncConnection[Any], read: list[_Par
         raise CannotCompare(f"the projection {projection} has never run on partition {number}") from None
 
 
-async def _fold(log: Log, partition: _Partition, checkpoints: dict[str, int]) -> LogFold:
+async def _fold(log: Log, partition: _Partition, checkpoints: dict[str, int], counter: Counter) -> LogFold:
     fold = _FAMILIES[partition.family].make_fold(checkpoints)
     async for delivery in log.read(partition.stream, up_to_sequence=max(checkpoints.values())):
         try:
@@ -162,6 +171,7 @@ async def _fold(log: Log, partition: _Partition, checkpoints: dict[str, int]) ->
             fold.faults.append(Difference("log", f"{partition.stream} sequence {delivery.sequence}: {error!r}"))
         else:
             fold.add(delivery.sequence, event)
+        counter.passed()
     return fold
 
 
@@ -171,11 +181,14 @@ async def _compare(
     family: _Family,
     folds: list[LogFold],
     cold: ColdRows | None,
+    *,
+    tell: Tell,
 ) -> ModelReport:
     expected = {key: digest for fold in folds for key, digest in fold.expected(model)}
     rows = sum(digest.count for digest in expected.values())
     report = ModelReport(model, family.keys, key_count=len(expected), rows=rows)
-    async for key, digest in _found(connection, model, family.rows[model], cold):
+    counter = Counter(tell, model, rows)
+    async for key, digest in _found(connection, model, family.rows[model], cold, counter):
         wanted = expected.pop(key, Digest())
         if digest != wanted:
             report.differences.append(_difference(model, key, _what(wanted, digest)))
@@ -196,7 +209,7 @@ def _what(wanted: Digest, found: Digest) -> str:
 
 
 async def _found(
-    connection: psycopg.AsyncConnection[Any], model: str, statement: str, cold: ColdRows | None
+    connection: psycopg.AsyncConnection[Any], model: str, statement: str, cold: ColdRows | None, counter: Counter
 ) -> AsyncIterator[tuple[Key, Digest]]:
     """The digest of the rows of each conversation or user in the database, and of those that have left it."""
     digests: dict[Key, Digest] = {}
@@ -212,6 +225,7 @@ async def _found(
             digest.add_next(row)
         else:
             digest.add(row)
+        counter.passed()
     for item in digests.items():
         yield item
 

@@ -1,8 +1,8 @@
 -- Which share of first questions is never answered?
--- The first question of a person on a day, and whether anybody mentions them later that day; in 150
+-- The first question of a person on a day, and whether anybody mentions them later that day; in 100
 -- conversations drawn as above.
 WITH
-    drawn AS (SELECT DISTINCT conversation_id FROM messages ORDER BY cityHash64(conversation_id) LIMIT 150),
+    drawn AS (SELECT DISTINCT conversation_id FROM messages ORDER BY cityHash64(conversation_id) LIMIT 100),
     turns AS (
         SELECT conversation_id, sender_id AS person, toDate(created_at) AS day, seq, true AS asks
         FROM messages

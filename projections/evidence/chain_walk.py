@@ -2,7 +2,7 @@
 is handed on, to hold the rows against that were made of it.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Generic, Protocol, TypeVar
 
@@ -30,7 +30,6 @@ class ChainWalk:
         log: by itself, without its archive.
         broken: tables with a part whose checksum does not match.
         kept: the end of the chain in an earlier report: position and link.
-        passed: told of each event that was gone through.
     """
 
     def __init__(
@@ -42,7 +41,6 @@ class ChainWalk:
         *,
         broken: frozenset[str],
         kept: tuple[int, str] | None,
-        passed: Callable[[], None],
     ) -> None:
         self.report = StreamReport(stream)
         self.archive = ArchivedEvents(clickhouse, stream, findings, broken=broken)
@@ -50,7 +48,6 @@ class ChainWalk:
         self._stream = stream
         self._findings = findings
         self._kept = kept
-        self._passed = passed
         self._judge: Judge | None = None
 
     async def believed(self, archived_up_to: int, up_to: int) -> AsyncIterator[Delivery]:
@@ -73,7 +70,6 @@ class ChainWalk:
                 in_archive = [one async for one in archived.up_to(batch.last)]
                 in_log = [delivery async for delivery in logged.up_to(batch.last)]
                 for delivery in judge.judge(batch, in_archive, in_log):
-                    self._passed()
                     yield delivery
                 self._check_kept(judge, batch)
                 report.sequence, report.link = batch.last, batch.link
@@ -85,7 +81,6 @@ class ChainWalk:
                 what = f"the chain that was kept ends at {self._kept[0]}, and the archive before"
                 judge.found(ARCHIVE, BATCHES, archived_up_to, what)
             async for delivery in self._not_archived(judge, logged, max(archived_up_to, trimmed), up_to):
-                self._passed()
                 yield delivery
 
     async def again(self, first: int, last: int) -> dict[int, Delivery | None]:

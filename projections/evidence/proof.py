@@ -1,6 +1,6 @@
 """The proof: all streams along their chains, and all rows that were made of their events."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -14,12 +14,11 @@ from projections.evidence.sketches import Stretch
 from projections.evidence.typed_rows import TypedRows
 from projections.evidence.warm_rows import WarmRows
 from projections.projection import Connection
+from projections.telling import Counter, Tell
 from streams import subjects
 from streams.ports import Log
 
 STRETCHES_MAX: Final = 100  # looked at closely in each store
-
-Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 
 async def prove(
@@ -29,29 +28,23 @@ async def prove(
     *,
     partitions: int,
     kept: Mapping[str, tuple[int, str]],
-    progress: Progress,
+    tell: Tell,
 ) -> ProofReport:
     """Go through everything, while others go on writing.
 
     Args:
         log: by itself, without its archive.
         kept: the ends of chains that were kept elsewhere, by stream.
+        tell: of each phase, and of the events that are gone through.
 
     Raises:
         LogUnavailable, ArchiveRefused, psycopg.Error: one of the stores cannot be read.
     """
     report = ProofReport()
     streams = [subjects.stream(family, number) for family in subjects.FAMILIES for number in range(partitions)]
-    done = 0
-
-    def passed() -> None:
-        nonlocal done
-        done += 1
-        progress("events", done, positions)
-
     broken = await check_parts(clickhouse, report.findings)
     walks = {
-        stream: ChainWalk(log, clickhouse, stream, report.findings, broken=broken, kept=kept.get(stream), passed=passed)
+        stream: ChainWalk(log, clickhouse, stream, report.findings, broken=broken, kept=kept.get(stream))
         for stream in streams
     }
     # In this order: what is archived up to here is in the log or was.
@@ -61,12 +54,14 @@ async def prove(
     async with _snapshot(postgres_url) as connection:
         warm = WarmRows(connection, report.findings, ends, positions=positions, partitions=partitions)
         typed = TypedRows(clickhouse, report.findings, broken=broken, ends=archived, positions=positions)
-        progress("the warm tier's rows", 0, positions)
+        tell("the warm tier's rows", 0, positions)
         await warm.look()
-        progress("the archive's rows", 0, positions)
+        tell("the archive's rows", 0, positions)
         await typed.look()
+        counter = Counter(tell, "events", positions)
         for stream, walk in walks.items():
             async for delivery in walk.believed(archived[stream], ends[stream]):
+                counter.passed()
                 warm.expect(delivery)
                 if delivery.sequence <= archived[stream]:
                     typed.expect(delivery)

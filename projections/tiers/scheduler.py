@@ -18,6 +18,7 @@ from domain.errors import Unavailable
 from projections import metrics
 from projections.archive.clickhouse import ArchiveRefused
 from projections.projection import Connection
+from projections.telling import Tell, untold
 from projections.tiers import sums
 from projections.tiers.cold import Cold
 from projections.tiers.leftovers import clear, may_leave
@@ -53,14 +54,6 @@ class Step(NamedTuple):
     outcome: Outcome
     rows: int
     why: str = ""
-
-
-# Told of what a round is at: which part, what has left of it, and how much there is.
-OnWork: TypeAlias = Callable[[str, int, int], None]
-
-
-def _unseen(part: str, done: int, total: int) -> None:
-    """Nobody looks at how far it is."""
 
 
 class StoreScheduler:
@@ -101,14 +94,14 @@ class StoreScheduler:
                 metrics.LEFT_OVER.labels(outcome).set(outcomes.count(outcome))
             await asyncio.sleep(every_s)
 
-    async def round(self, *, dry_run: bool = False, on_work: OnWork = _unseen) -> AsyncIterator[Step]:
+    async def round(self, *, dry_run: bool = False, tell: Tell = untold) -> AsyncIterator[Step]:
         """Everything that is to be done now: month by month, the oldest first, then stream by stream.
 
         Nothing while another one works.
 
         Args:
             dry_run: only tell.
-            on_work: told as a month or a stream is begun and when it has left, and of a stream also as it goes on.
+            tell: told as a month or a stream is begun and when it has left, and of a stream also as it goes on.
 
         Raises:
             Unavailable, LogUnavailable: ClickHouse does not answer. psycopg.Error: Postgres does not.
@@ -122,22 +115,22 @@ class StoreScheduler:
                     if not leaving:
                         continue
                     part = f"{month.model} {month.name}"
-                    on_work(part, 0, month.rows)
+                    tell(part, 0, month.rows)
                     if step := await self._step(connection, month, leaving, dry_run=dry_run):
                         if step.outcome == "moved":
-                            on_work(part, step.rows, step.rows)
+                            tell(part, step.rows, step.rows)
                         yield step
             if self._trimmer is not None:
                 for planned in await self._trimmer.plan(connection, self._now()):
                     if planned.events:
-                        yield await self._trim(self._trimmer, planned, dry_run=dry_run, on_work=on_work)
+                        yield await self._trim(self._trimmer, planned, dry_run=dry_run, tell=tell)
 
-    async def _trim(self, trimmer: Trimmer, planned: Trim, *, dry_run: bool, on_work: OnWork) -> Step:
+    async def _trim(self, trimmer: Trimmer, planned: Trim, *, dry_run: bool, tell: Tell) -> Step:
         if dry_run:
             return Step("log", planned.stream, "due", planned.events)
 
         def on_step(forgotten: int) -> None:
-            on_work(f"log {planned.stream}", forgotten, planned.events)
+            tell(f"log {planned.stream}", forgotten, planned.events)
 
         on_step(0)
         try:

@@ -4,15 +4,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, TypeAlias
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-EVERY_S: Final = 2.0  # between two plain lines of one phase
+from projections.telling import Tell
 
-# The phase that the work is in, what is done of it and how much there is in all; 0 and 0 where it cannot be counted.
-Tell: TypeAlias = Callable[[str, int, int], None]
+EVERY_S: Final = 2.0  # between two plain lines of one phase
 
 
 class Pace:

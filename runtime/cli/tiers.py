@@ -101,7 +101,7 @@ def run(  # noqa: PLR0917  # each is an option
             cold = Cold(clickhouse, partitions=target.partitions)
             scheduler = StoreScheduler(pool, cold, policy, now=lambda: now, trimmer=trims)
             with showing() as tell:
-                return [step async for step in scheduler.round(dry_run=dry_run, on_work=tell)]
+                return [step async for step in scheduler.round(dry_run=dry_run, tell=tell)]
 
     steps = _with_stores(target, move)
     if as_json:

@@ -13,9 +13,11 @@ from rich.table import Table
 from projections.archive.clickhouse import ArchiveRefused, ClickHouse
 from projections.archive.reading import ClickHouseArchive
 from projections.differences import Report
+from projections.telling import Tell
 from projections.verification import CannotCompare
 from projections.verification import verify as compare
 from runtime.cli import fail
+from runtime.cli.progress import showing
 from runtime.cli.target import Target, resolve_target
 from runtime.cli.token import DURATION, UNIT_S
 from streams.archived import ArchivedLog
@@ -56,7 +58,8 @@ def verify(  # noqa: PLR0917  # each is an option
             raise typer.Exit(EXIT_DIFFERENT)
         return
     try:
-        report = asyncio.run(_compare(target, wait_s))
+        with showing() as tell:
+            report = asyncio.run(_compare(target, wait_s, tell))
     except (CannotCompare, LogError, ArchiveRefused, OSError) as error:
         fail(f"could not compare: {error}")
     if as_json:
@@ -67,12 +70,13 @@ def verify(  # noqa: PLR0917  # each is an option
         raise typer.Exit(EXIT_DIFFERENT)
 
 
-async def _compare(target: Target, wait_s: float) -> Report:
+async def _compare(target: Target, wait_s: float, tell: Tell) -> Report:
     jetstream = await JetStream.connect(target.nats_url, name="riverrun-verify")
     archive = ClickHouse(target.clickhouse_url)  # opened only where rows have left Postgres, or events the log
     try:
         log = ArchivedLog(jetstream.log, ClickHouseArchive(archive))
-        return await compare(log, target.postgres_url, partitions=target.partitions, wait_s=wait_s, cold=archive)
+        partitions = target.partitions
+        return await compare(log, target.postgres_url, partitions=partitions, wait_s=wait_s, cold=archive, tell=tell)
     finally:
         await archive.close()
         await jetstream.close()

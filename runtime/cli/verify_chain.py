@@ -12,8 +12,9 @@ from rich.table import Table
 from projections.archive.clickhouse import ClickHouse
 from projections.evidence.findings import ProofReport, kept_of
 from projections.evidence.proof import prove
+from projections.telling import Tell
 from runtime.cli import fail
-from runtime.cli.progress import Tell, showing
+from runtime.cli.progress import showing
 from runtime.cli.target import Target
 from runtime.cli.whole_log import run_plainly
 from runtime.terminal import printable, reader_may_leave
@@ -21,7 +22,6 @@ from streams.jetstream import JetStream
 from streams.ports import LogUnavailable
 
 SHOWN_MAX: Final = 20  # findings printed; `--json` has more
-TELL_EVENTS: Final = 1_000  # between two that are told of
 
 
 def verify_chain(target: Target, against: Path | None, *, as_json: bool) -> bool:
@@ -51,10 +51,6 @@ def _kept(path: Path) -> dict[str, tuple[int, str]]:
 
 
 async def _prove(target: Target, kept: dict[str, tuple[int, str]], tell: Tell) -> ProofReport:
-    def progress(stage: str, done: int, total: int) -> None:
-        if done % TELL_EVENTS == 0:
-            tell(stage, done, total)
-
     jetstream = await JetStream.connect(target.nats_url, name="riverrun-verify")
     clickhouse = ClickHouse(target.clickhouse_url)
     try:
@@ -64,7 +60,7 @@ async def _prove(target: Target, kept: dict[str, tuple[int, str]], tell: Tell) -
             target.postgres_url,
             partitions=target.partitions,
             kept=kept,
-            progress=progress,
+            tell=tell,
         )
     except psycopg.Error as error:
         raise LogUnavailable(f"Postgres: {error}") from error

@@ -11,6 +11,7 @@ from projections.archive.clickhouse import ClickHouse
 from projections.evidence.findings import ProofReport, kept_of
 from projections.evidence.proof import prove
 from projections.evidence.sketches import Sketch
+from projections.telling import untold
 from streams.memory import MemoryLog
 from streams.ports import Delivery, Record
 from tests.archive.archiving import a_log_of_everything, archive_all
@@ -38,7 +39,7 @@ class Stores:
             self._postgres_url,
             partitions=1,
             kept=kept or {},
-            progress=lambda _stage, _done, _total: None,
+            tell=untold,
         )
 
     async def found(self) -> list[str]:

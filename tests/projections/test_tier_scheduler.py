@@ -76,7 +76,7 @@ async def test_a_round_tells_what_it_is_at_and_what_has_left(
     pool: AsyncConnectionPool, store: ColdStore, chats: list[Conversation]
 ) -> None:
     told: list[tuple[str, int, int]] = []
-    at_work = scheduler(pool, store).round(on_work=lambda *work: told.append(work))
+    at_work = scheduler(pool, store).round(tell=lambda *work: told.append(work))
     moved = [step async for step in at_work if step.outcome == "moved"]
     assert [(part, done) for part, done, total in told if done == total > 0] == [
         (f"{step.what} {step.part}", step.rows) for step in moved

@@ -12,6 +12,7 @@ from domain import events
 from domain.conversations import Conversation
 from domain.errors import DomainError
 from domain.ids import pair_key
+from projections import telling
 from projections.differences import Report
 from projections.projection import LoggedEvent
 from projections.verification import CannotCompare, verify
@@ -85,6 +86,22 @@ async def test_what_was_projected_is_equal(log: MemoryLog, project: Project, dat
     assert as_json["equal"] is True
     assert as_json["models"]["members"] == {"conversations": 2, "rows": 4, "different": 0}
     assert as_json["models"]["markers"] == {"users": 1, "rows": 2, "different": 0}
+
+
+async def test_it_tells_how_far_it_is(
+    log: MemoryLog, project: Project, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "EVERY", 5)
+    await projected(log, project)
+    told: list[tuple[str, int, int]] = []
+    await verify(log, database, partitions=1, wait_s=0.2, tell=lambda *step: told.append(step))
+    events = [(0, 29), (5, 29), (10, 29), (15, 29), (20, 29), (25, 29)]
+    messages, changes = [(0, 10), (5, 10), (10, 10)], [(0, 15), (5, 15), (10, 15), (15, 15)]
+    assert told == [
+        (phase, *step)
+        for phase, steps in (("events", events), ("messages", messages), ("changes", changes))
+        for step in steps
+    ]
 
 
 @pytest.mark.parametrize(

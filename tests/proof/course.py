@@ -199,6 +199,7 @@ class Proof:
             partitions=site.partitions,
             wait_s=VERIFY_WAIT_S,
             cold=site.clickhouse,
+            tell=lambda _, done, total: bar(done, total),
         )
         outcome.count = report.events
         for difference in report.differences:

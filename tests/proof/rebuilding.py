@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -21,6 +22,8 @@ POSTERS: Final = ("rebuilder-ann", "rebuilder-bob", "rebuilder-cid")
 TOKEN_S: Final = 24 * 3_600
 LEAST: Final = 20  # messages that are acked before it begins, and after it has ended
 POLL_S: Final = 0.05
+
+_LOADING: Final = re.compile(r"loading: ([\d,]+) of ([\d,]+)")  # as `riverrun rebuild` tells a pipe
 
 
 class Posting:
@@ -87,13 +90,16 @@ async def rebuild(site: Site, role: Role, bar: Bar) -> Outcome:
             stderr=PIPE,
             env=role.environment,
         )
-        stdout, stderr = await process.communicate()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        stdout, said = await asyncio.gather(process.stdout.read(), _followed(process.stderr, bar))
+        await process.wait()
         meanwhile = posting.acked - before
         await posting.more(LEAST, role)
     for refused in posting.refused:
         outcome.fault(f"a message was not acked: {refused}")
     if process.returncode:
-        outcome.fault(f"riverrun rebuild ended with {process.returncode}: {stderr.decode()[-500:]}")
+        outcome.fault(f"riverrun rebuild ended with {process.returncode}: {said[-500:]}")
         return outcome
     told = json.loads(stdout)
     outcome.count = told["events"]
@@ -103,3 +109,13 @@ async def rebuild(site: Site, role: Role, bar: Bar) -> Outcome:
     rows = sum(table["rows"] for table in told["tables"].values())
     outcome.note = f"{rows:,} rows of {len(told['tables'])} tables; {meanwhile:,} messages were posted meanwhile"
     return outcome
+
+
+async def _followed(stderr: asyncio.StreamReader, bar: Bar) -> str:
+    """All that the command says, to its end; what it says of how far it is is shown."""
+    said = ""
+    async for line in stderr:
+        said += line.decode()
+        if loading := _LOADING.match(line.decode()):
+            bar(*(int(number.replace(",", "")) for number in loading.groups()))
+    return said
