@@ -1,6 +1,7 @@
 """What only real servers show: crashes, broken connections, half a batch, racing deployments."""
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from nats.aio.subscription import Subscription
 from prometheus_client import REGISTRY
 
 from runtime.embedded.child import free_port
@@ -16,7 +18,7 @@ from streams.jetstream import JetStream, check_sync_always, frames, publisher
 from streams.jetstream.api import call
 from streams.jetstream.connection import Connection
 from streams.jetstream.ensure import config_of
-from streams.ports import AppendUnknown, Consumer, LogUnavailable, NoReply, NoResponder, Record, WrongSequence
+from streams.ports import AppendUnknown, Consumer, LogUnavailable, NoReply, NoResponder, Record, Signal, WrongSequence
 from streams.topology import Topology, TopologyMismatch
 from tests.conftest import NatsServerFactory
 from tests.streams.conftest import freeze, until
@@ -245,6 +247,26 @@ async def test_loss_is_told_when_the_connection_breaks_and_signals_flow_after_it
     await until(lambda: heard == [b"again"])
     assert len(reasons) == 1
     await until(lambda: reconnects() == before + 1)
+
+
+async def test_subscriptions_that_have_ended_leave_nothing_for_the_collector(jetstream: JetStream) -> None:
+    def living() -> int:
+        return sum(isinstance(found, Subscription) for found in gc.get_objects())
+
+    gc.collect()
+    before = living()
+    gc.disable()
+    try:
+        for _ in range(5):
+            heard: list[Signal] = []
+            subscription = await jetstream.bus.subscribe("live.conv.0.1", heard.append)
+            await jetstream.bus.publish("live.conv.0.1", b"here")
+            await until(lambda heard=heard: bool(heard))  # type: ignore[misc]
+            await subscription.close()
+            del subscription
+        assert living() == before
+    finally:
+        gc.enable()
 
 
 async def test_loss_is_not_told_for_closing(nats: NatsServer) -> None:
