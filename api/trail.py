@@ -16,7 +16,7 @@ from api.position import Position
 from api.push_metrics import DELIVERIES, EVENTS, PUSH_SECONDS
 from api.sessions import Began, CloseCode, DeviceInfo, Session
 
-PUSHES_MAX: Final = 20_000  # events; about 200 bytes each
+PUSHES_MAX: Final = 20_000  # events; about 300 bytes each
 ENDED_MAX: Final = 2_000  # sessions; about 1 KiB each
 
 
