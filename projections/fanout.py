@@ -107,7 +107,7 @@ class FanoutWorker:
 
     async def handle(self, deliveries: Sequence[Delivery]) -> int:
         """Address what is public, and pass over the rest."""
-        await self.idle()
+        self._check_lost()
         await self.audiences.prepare([delivery for delivery in deliveries if _is_public(delivery)])
         for delivery in deliveries:
             if _is_public(delivery):
@@ -115,10 +115,16 @@ class FanoutWorker:
             elif delivery.headers.get(subjects.TYPE) in PAIR_EVENTS:
                 self.blocked_pairs.forget(subjects.aggregate_id(delivery.subject))
             self._position = delivery.sequence
-        await self.idle()
+        self._check_lost()
         return deliveries[-1].sequence
 
-    async def idle(self) -> None:
+    async def idle(self) -> int:
+        """All that came is addressed."""
+        self._check_lost()
+        assert self._position is not None  # settled before anything is read
+        return self._position
+
+    def _check_lost(self) -> None:
         """After a loss nobody knows what was published: go back to what was acknowledged."""
         if self._lost:
             raise Interrupted("publications may have been lost")

@@ -40,18 +40,21 @@ class Place(Protocol):
         ...
 
     async def handle(self, deliveries: Sequence[Delivery]) -> int:
-        """Handle deliveries, in order, none of them handled before; the new position.
+        """Take deliveries, in order, none of them taken before; the new position.
+
+        It may be before the last of them: what is still under way is handled when a later position, or that of `idle`,
+        says so.
 
         Raises:
             Interrupted, LogError: nothing is known to be handled; ask `position`.
         """
         ...
 
-    async def idle(self) -> None:
-        """Nothing came for a while.
+    async def idle(self) -> int:
+        """Nothing came for a while: the position when all that was taken is handled.
 
         Raises:
-            Interrupted: the place is not where it was.
+            Interrupted, LogError: as `handle`; or the place is not where it was.
         """
         ...
 
@@ -106,20 +109,22 @@ class _Following:
 
     async def _read(self, consumer: Consumer, position: int, outage: "_Outage") -> None:
         clock = asyncio.get_running_loop().time
-        next_batch_s = clock()
+        next_batch_s, taken = clock(), position
         while True:
             raise_if_cancelled()
             deliveries = await consumer.fetch(self.batch_max, IDLE_S)
             while deliveries and len(deliveries) < self.batch_max and (left_s := next_batch_s - clock()) > 0:
                 deliveries += await consumer.fetch(self.batch_max - len(deliveries), left_s)
             next_batch_s = clock() + self.pace_s
-            fresh = [delivery for delivery in deliveries if delivery.sequence > position]
+            fresh = [delivery for delivery in deliveries if delivery.sequence > taken]
+            before = position
             if fresh:
+                taken = fresh[-1].sequence
                 self.lag.position = position = await self.place.handle(fresh)
             elif not deliveries:
-                await self.place.idle()
+                self.lag.position = position = await self.place.idle()
             outage.is_over()
-            if deliveries:
+            if deliveries or position > before:
                 await consumer.ack(position)
 
 

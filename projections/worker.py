@@ -92,12 +92,13 @@ class ProjectionWorker:
         await self._applier.apply(deliveries)
         return self.applied_sequence
 
-    async def idle(self) -> None:
+    async def idle(self) -> int:
         """A database that was restored, or lost its last moments, is noticed even when nothing comes."""
         before = dict(self._applier.checkpoints)
-        await self.position()
+        position = await self.position()
         if self._applier.checkpoints != before:
             raise Interrupted(f"the checkpoints were {before} and are {self._applier.checkpoints}")
+        return position
 
     # -- who is told ----------------------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
 """The archiver of a stream: follows it and stores what comes, batch by batch, exactly once (`batches`)."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Final
 
 from projections.archive import metrics
-from projections.archive.batches import Batches, Bounds
+from projections.archive.batches import Batches, Bounds, Made
 from projections.archive.clickhouse import ArchiveRefused, ClickHouse
 from projections.reader import Interrupted, follow
 from streams.ports import Delivery, Log
@@ -26,6 +27,7 @@ class Archiver:
         self._log = log
         self._batches = Batches(log, clickhouse, stream)
         self._every_s = every_s
+        self._storing: asyncio.Task[None] | None = None
 
     @property
     def archived_sequence(self) -> int:
@@ -37,12 +39,14 @@ class Archiver:
         try:
             await follow(self._log, self.stream, READER, self, pace_s=self._every_s, batch_max=BATCH_MAX)
         finally:
+            self._give_up()
             metrics.POSITION.remove(self.stream)
 
     # -- the place of `reader.follow` -----------------------------------------------------------------------
 
     async def position(self) -> int:
         """Where the archive ends, after a batch that was begun and not ended is stored."""
+        self._give_up()
         try:
             archived = (await self._batches.newest()).sequence
         except ArchiveRefused as error:
@@ -55,30 +59,43 @@ class Archiver:
             )
         settled = await self._batches.settled()
         if settled is not None and settled.last > archived:
-            await self._store(settled, await self._events(settled))
+            await self._store(settled, await self._batches.make(await self._events(settled)))
         return self.archived_sequence
 
     async def handle(self, deliveries: Sequence[Delivery]) -> int:
-        """Archive a batch."""
+        """Archive a batch. While one after which more waits is stored, the next is read and its rows are made."""
+        made = await self._batches.make(deliveries)
+        await self.idle()
         bounds = Bounds(deliveries[0].sequence, deliveries[-1].sequence)
         if not await self._batches.settle(bounds):
             raise Interrupted("another archiver has begun a batch")
-        await self._store(bounds, deliveries)
+        self._storing = asyncio.create_task(self._store(bounds, made))
+        return self.archived_sequence if len(deliveries) == BATCH_MAX else await self.idle()
+
+    async def idle(self) -> int:
+        """All that was taken is archived. Whoever else archives finds out at the next batch."""
+        if self._storing is not None:
+            await self._storing
+            self._storing = None
         return self.archived_sequence
 
-    async def idle(self) -> None:
-        """Nothing to do: whoever else archives finds out at the next batch."""
+    def _give_up(self) -> None:
+        """Wait for no ClickHouse. What is stored of a batch is stored again by who asks for `position`."""
+        if self._storing is not None:
+            self._storing.add_done_callback(_forget)
+            self._storing.cancel()
+            self._storing = None
 
-    async def _store(self, bounds: Bounds, deliveries: Sequence[Delivery]) -> None:
-        began_s, undecodable = time.perf_counter(), self._batches.undecodable_total
+    async def _store(self, bounds: Bounds, made: Made) -> None:
+        began_s = time.perf_counter()
         try:
-            await self._batches.store(bounds, deliveries)
+            await self._batches.store(bounds, made)
         except ArchiveRefused as error:
             raise Interrupted(f"ClickHouse: {error}") from error
         metrics.SECONDS.observe(time.perf_counter() - began_s)
-        metrics.BATCH_EVENTS.observe(len(deliveries))
-        metrics.EVENTS.labels(self.stream).inc(len(deliveries))
-        metrics.UNDECODABLE.labels(self.stream).inc(self._batches.undecodable_total - undecodable)
+        metrics.BATCH_EVENTS.observe(made.events)
+        metrics.EVENTS.labels(self.stream).inc(made.events)
+        metrics.UNDECODABLE.labels(self.stream).inc(made.undecodable)
         metrics.POSITION.labels(self.stream).set(self.archived_sequence)
 
     async def _events(self, bounds: Bounds) -> list[Delivery]:
@@ -90,3 +107,9 @@ class Archiver:
                 f"the log does not give {self.stream} from {bounds.first} to {bounds.last}, which was begun"
             )
         return events
+
+
+def _forget(storing: "asyncio.Task[None]") -> None:
+    """Of a batch that nobody waits for any more: the outcome is looked up."""
+    if not storing.cancelled():
+        storing.exception()

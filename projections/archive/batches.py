@@ -10,7 +10,7 @@ The last row of a batch is the one in `archive_batches`: with it the batch is ar
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -46,21 +46,29 @@ class Anchor(NamedTuple):
     link: bytes
 
 
+class Made(NamedTuple):
+    """What a batch is stored as: the columns of each table, in the order of storing; and the chain's link after it."""
+
+    events: int
+    undecodable: int
+    tables: dict[str, Mapping[str, Sequence[Any]]]
+    link: bytes
+
+
 class Batches:
     """The batches of one stream.
 
     Attributes:
         anchor: of the newest that is archived, as of the last `newest` or `store`.
-        undecodable_total: events that are archived raw only, of those that this object stored.
     """
 
     def __init__(self, log: Log, clickhouse: ClickHouse, stream: str) -> None:
         self.anchor = Anchor(0, chain.FIRST)
-        self.undecodable_total = 0
         self._log = log
         self._clickhouse = clickhouse
         self._stream = stream
         self._subject = subjects.archive(stream)
+        self._link = chain.FIRST  # after the newest batch that was made
         self._ledger_end = 0  # of ARCHIVE, as last seen
         self._settled: Bounds | None = None
 
@@ -68,6 +76,7 @@ class Batches:
         """Ask the archive for the newest batch."""
         rows = await self._clickhouse.query(_NEWEST, {"stream": self._stream})
         self.anchor = Anchor(int(rows[0][0]), bytes.fromhex(rows[0][1])) if rows else Anchor(0, chain.FIRST)
+        self._link = self.anchor.link
         return self.anchor
 
     async def settled(self) -> Bounds | None:
@@ -95,34 +104,31 @@ class Batches:
                 self._ledger_end, self._settled = end, bounds
                 return True
 
-    async def store(self, bounds: Bounds, deliveries: Sequence[Delivery]) -> None:
-        """Store all events of a batch whose bounds are settled, in order. Again, it changes nothing."""
-        token = f"{self._stream}:{bounds.first}-{bounds.last}"
-        link, events = self.anchor.link, []
+    async def make(self, deliveries: Sequence[Delivery]) -> Made:
+        """Make the rows of a batch: the one after that which was made last, or is archived since `newest` was asked."""
+        link, events = self._link, []
         async for delivery in _in_turns(deliveries):
             link = chain.link(link, delivery)
             events.append(raw.row_of(delivery))
-        # The events are stored while the rows of typed tables are made of them.
-        storing = asyncio.create_task(self._clickhouse.insert(raw.TABLE, raw.columns_of(events), token=token))
-        try:
-            typed, undecodable = await _typed(deliveries)
-        except BaseException:
-            storing.cancel()  # who ends this waits for no ClickHouse
-            raise
-        await storing
-        for name, columns in typed.items():
+        typed, undecodable = await _typed(deliveries)
+        self._link = link
+        return Made(len(events), undecodable, {raw.TABLE: raw.columns_of(events), **typed}, link)
+
+    async def store(self, bounds: Bounds, made: Made) -> None:
+        """Store a batch whose bounds are settled. Again, it changes nothing."""
+        token = f"{self._stream}:{bounds.first}-{bounds.last}"
+        for name, columns in made.tables.items():
             await self._clickhouse.insert(name, columns, token=token)
         row = {
             "stream": self._stream,
             "first_sequence": bounds.first,
             "last_sequence": bounds.last,
-            "events": len(deliveries),
-            "undecodable": undecodable,
-            "chain": link.hex(),
+            "events": made.events,
+            "undecodable": made.undecodable,
+            "chain": made.link.hex(),
         }
         await self._clickhouse.insert("archive_batches", {name: [value] for name, value in row.items()}, token=token)
-        self.anchor = Anchor(bounds.last, link)
-        self.undecodable_total += undecodable
+        self.anchor = Anchor(bounds.last, made.link)
 
 
 async def _in_turns(deliveries: Sequence[Delivery]) -> AsyncIterator[Delivery]:
@@ -136,7 +142,7 @@ async def _in_turns(deliveries: Sequence[Delivery]) -> AsyncIterator[Delivery]:
             await asyncio.sleep(0)
 
 
-async def _typed(deliveries: Sequence[Delivery]) -> tuple[dict[str, dict[str, Sequence[Any]]], int]:
+async def _typed(deliveries: Sequence[Delivery]) -> tuple[dict[str, Mapping[str, Sequence[Any]]], int]:
     """The rows of typed tables, by columns; and how many events have none because they cannot be decoded."""
     rows: dict[str, list[Row]] = {table.name: [] for table in TABLES}
     undecodable = 0

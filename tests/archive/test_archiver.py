@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from projections.archive import metrics
+from projections.archive import archiver, chain, metrics
 from projections.archive.archiver import Archiver
-from projections.archive.batches import TURN_EVENTS, Batches, Bounds
+from projections.archive.batches import TURN_EVENTS, Batches, Bounds, Made
 from projections.archive.clickhouse import ClickHouse
 from projections.archive.reading import ClickHouseArchive
 from projections.archive.typed import TABLES
 from projections.reader import Interrupted
 from streams import subjects
 from streams.memory import MemoryLog
-from streams.ports import ArchiveUnavailable, Record
+from streams.ports import ArchiveUnavailable, Delivery, Record
 from streams.topology import Topology
 from tests.archive.archiving import a_log_of_everything, archive_all, read, read_archived
 from tests.projections.history import STREAM, USERS, chat
@@ -94,6 +94,60 @@ async def test_a_batch_that_broke_off_is_stored_once(log: MemoryLog, clickhouse_
     await clickhouse.close()
 
 
+@pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize("at", [3, 4, 5, 8, 9])
+async def test_full_batches_that_broke_off_are_stored_once(
+    log: MemoryLog, clickhouse_url: str, at: int, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver, "BATCH_MAX", 4)
+    await a_log_of_everything(log, messages=9)
+    clickhouse = Breaking(clickhouse_url, at=at, taken=taken)
+    archive = await archive_all(log, clickhouse, [STREAM])
+    assert clickhouse.inserts > at
+    assert await read_archived(archive, STREAM) == await read(log, STREAM)
+    assert (await clickhouse.query("SELECT count(), uniqExact(message_id) FROM messages"))[0] == (18, 18)
+    batches = await clickhouse.query("SELECT first_sequence, last_sequence, chain FROM archive_batches ORDER BY 1")
+    link, events = chain.FIRST, iter(await read(log, STREAM))
+    for first, last, anchor in batches:
+        of_batch = [next(events) for _ in range(first, last + 1)]
+        for delivery in of_batch:
+            link = chain.link(link, delivery)
+        assert (of_batch[0].sequence, of_batch[-1].sequence, link.hex()) == (first, last, anchor)
+    assert next(events, None) is None
+    await clickhouse.close()
+
+
+async def test_while_a_full_batch_is_stored_the_next_is_made(
+    log: MemoryLog, clickhouse: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver, "BATCH_MAX", 4)
+    await chat(log, 9).append()  # ten events
+    done: list[str] = []
+    made, gate = asyncio.Event(), asyncio.Event()
+    make, store = Batches.make, Batches.store
+
+    async def making(self: Batches, deliveries: Sequence[Delivery]) -> Made:
+        found = await make(self, deliveries)
+        done.append(f"made {deliveries[-1].sequence}")
+        if len(done) == 2:
+            made.set()
+        return found
+
+    async def storing(self: Batches, bounds: Bounds, batch: Made) -> None:
+        await gate.wait()
+        await store(self, bounds, batch)
+        done.append(f"stored {bounds.last}")
+
+    monkeypatch.setattr(Batches, "make", making)
+    monkeypatch.setattr(Batches, "store", storing)
+    archiving = asyncio.create_task(archive_all(log, clickhouse, [STREAM]))
+    await asyncio.wait_for(made.wait(), 10)
+    gate.set()
+    await archiving
+    assert done[:3] == ["made 4", "made 8", "stored 4"]
+    assert sorted(done[3:]) == ["made 10", "stored 10", "stored 8"]
+
+
 async def test_two_archivers_of_one_stream_store_everything_once(log: MemoryLog, clickhouse: ClickHouse) -> None:
     both = [asyncio.create_task(Archiver(log, clickhouse, STREAM, every_s=0.01).run()) for _ in range(2)]
     history = chat(log, 10)
@@ -110,11 +164,9 @@ async def test_two_archivers_of_one_stream_store_everything_once(log: MemoryLog,
     assert (await clickhouse.query("SELECT count(), uniqExact(seq) FROM messages"))[0] == (30, 30)
 
 
-async def test_others_have_the_loop_while_rows_are_made(
-    log: MemoryLog, clickhouse: ClickHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_others_have_the_loop_while_rows_are_made(log: MemoryLog, clickhouse: ClickHouse) -> None:
     last = await chat(log, 300).append()
-    turns, seen = 0, []
+    turns = 0
 
     async def others() -> None:
         nonlocal turns
@@ -122,17 +174,10 @@ async def test_others_have_the_loop_while_rows_are_made(
             turns += 1
             await asyncio.sleep(0)
 
-    async def insert(*_: Any, **__: Any) -> None:
-        seen.append(turns)
-
-    monkeypatch.setattr(clickhouse, "insert", insert)
     other = asyncio.create_task(others())
-    await Batches(log, clickhouse, STREAM).store(Bounds(1, last), await read(log, STREAM))
+    await Batches(log, clickhouse, STREAM).make(await read(log, STREAM))
     other.cancel()
-    enough = last // TURN_EVENTS
-    assert enough >= 4
-    assert seen[0] >= enough  # for the raw events
-    assert seen[1] >= 2 * enough  # and for what is made of them
+    assert turns >= 2 * (last // TURN_EVENTS) >= 8  # for the raw events, and for what is made of them
 
 
 async def test_what_cannot_be_decoded_is_kept_raw_and_stops_nothing(log: MemoryLog, clickhouse: ClickHouse) -> None:
