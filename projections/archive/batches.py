@@ -107,9 +107,10 @@ class Batches:
     async def make(self, deliveries: Sequence[Delivery]) -> Made:
         """Make the rows of a batch: the one after that which was made last, or is archived since `newest` was asked."""
         link, events = self._link, []
-        async for delivery in _in_turns(deliveries):
-            link = chain.link(link, delivery)
-            events.append(raw.row_of(delivery))
+        async for part in _in_turns(deliveries):
+            for delivery in part:
+                link, digest = chain.link_and_digest(link, delivery)
+                events.append(raw.row_of(delivery, digest))
         typed, undecodable = await _typed(deliveries)
         self._link = link
         return Made(len(events), undecodable, {raw.TABLE: raw.columns_of(events), **typed}, link)
@@ -131,36 +132,36 @@ class Batches:
         self.anchor = Anchor(bounds.last, made.link)
 
 
-async def _in_turns(deliveries: Sequence[Delivery]) -> AsyncIterator[Delivery]:
-    """One after the other, with pauses in which others have the loop, such as a gateway in this process.
+async def _in_turns(deliveries: Sequence[Delivery]) -> AsyncIterator[Sequence[Delivery]]:
+    """A part after the other, with pauses in which others have the loop, such as a gateway in this process.
 
     In a thread the work would take the interpreter from the loop at every system call, for 5 ms each time.
     """
-    for number, delivery in enumerate(deliveries, 1):
-        yield delivery
-        if number % TURN_EVENTS == 0:
-            await asyncio.sleep(0)
+    for start in range(0, len(deliveries), TURN_EVENTS):
+        yield deliveries[start : start + TURN_EVENTS]
+        await asyncio.sleep(0)
 
 
 async def _typed(deliveries: Sequence[Delivery]) -> tuple[dict[str, Mapping[str, Sequence[Any]]], int]:
     """The rows of typed tables, by columns; and how many events have none because they cannot be decoded."""
     rows: dict[str, list[Row]] = {table.name: [] for table in TABLES}
     undecodable = 0
-    async for delivery in _in_turns(deliveries):
-        try:
-            made = rows_of(delivery)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's, and the raw event is kept
-            undecodable += 1
-            log_.error(
-                "event archived raw only: it cannot be decoded",
-                stream=delivery.stream,
-                sequence=delivery.sequence,
-                subject=delivery.subject,
-                error=f"{type(error).__name__}: {' '.join(str(error).split())}",
-            )
-            continue
-        for name, row in made:
-            rows[name].append(row)
+    async for part in _in_turns(deliveries):
+        for delivery in part:
+            try:
+                made = rows_of(delivery)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is the event's, and the raw event is kept
+                undecodable += 1
+                log_.error(
+                    "event archived raw only: it cannot be decoded",
+                    stream=delivery.stream,
+                    sequence=delivery.sequence,
+                    subject=delivery.subject,
+                    error=f"{type(error).__name__}: {' '.join(str(error).split())}",
+                )
+                continue
+            for name, row in made:
+                rows[name].append(row)
     return {
         table.name: dict(zip((*table.columns, *PLACE), zip(*rows[table.name], strict=True), strict=True))
         for table in TABLES

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from projections.archive.chain import digest
 from streams import codec, subjects
 from streams.ports import Delivery
 
@@ -24,8 +23,8 @@ BINARY: Final = ("data",)
 _IN_COLUMNS: Final = (subjects.TYPE, subjects.VERSION, subjects.OCCURRED_AT, subjects.ACTOR)
 
 
-def row_of(delivery: Delivery) -> tuple[Any, ...]:
-    """The row of an event, as `COLUMNS`."""
+def row_of(delivery: Delivery, digest: int) -> tuple[Any, ...]:
+    """The row of an event and its `chain.digest`, as `COLUMNS`."""
     place = (delivery.stream, delivery.sequence, delivery.subject)
     event, headers = _event(delivery.headers), dict(delivery.headers)
     if event is None:
@@ -33,7 +32,7 @@ def row_of(delivery: Delivery) -> tuple[Any, ...]:
     else:
         for name in _IN_COLUMNS:
             del headers[name]
-    return (*place, *event, delivery.stored_at, headers, delivery.data, digest(delivery))
+    return (*place, *event, delivery.stored_at, headers, delivery.data, digest)
 
 
 def columns_of(rows: Iterable[Sequence[Any]]) -> dict[str, Sequence[Any]]:

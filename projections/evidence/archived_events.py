@@ -111,6 +111,6 @@ def _archived(row: Sequence[Any]) -> Archived:
     delivery = raw.delivery_of(stored)
     intact = digest == chain.digest(delivery)
     if intact and not row[_VERSION]:  # of a record that is none of ours, nothing is made of these columns
-        made = zip(raw.COLUMNS, raw.row_of(delivery), row, strict=True)
+        made = zip(raw.COLUMNS, raw.row_of(delivery, digest), row, strict=True)
         intact = all(ours == theirs for name, ours, theirs in made if name in _ALONE)
     return Archived(delivery, digest, intact)
