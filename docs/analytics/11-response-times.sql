@@ -2,7 +2,7 @@
 -- From each message to the next of another person, within minutes; in 250 conversations drawn by a hash of
 -- their ids, or all there are.
 WITH
-    drawn AS (SELECT DISTINCT conversation_id FROM messages ORDER BY cityHash64(conversation_id) LIMIT 250),
+    drawn AS (SELECT DISTINCT conversation_id FROM conversations ORDER BY cityHash64(conversation_id) LIMIT 250),
     conversations AS (
         SELECT arraySort(groupArray((seq, created_at, cityHash64(sender_id)))) AS said
         FROM messages

@@ -2,7 +2,7 @@
 -- Answered is who is mentioned after they wrote, within the hour: the time since their last message; in 250
 -- conversations drawn as above.
 WITH
-    drawn AS (SELECT DISTINCT conversation_id FROM messages ORDER BY cityHash64(conversation_id) LIMIT 250),
+    drawn AS (SELECT DISTINCT conversation_id FROM conversations ORDER BY cityHash64(conversation_id) LIMIT 250),
     people AS (
         SELECT arraySort(groupArray((seq, created_at, person != sender_id))) AS turns
         FROM (SELECT *, arrayPushBack(mentions, sender_id) AS people FROM messages WHERE conversation_id IN drawn)

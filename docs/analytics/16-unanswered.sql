@@ -2,7 +2,7 @@
 -- The first question of a person on a day, and whether anybody mentions them later that day; in 100
 -- conversations drawn as above.
 WITH
-    drawn AS (SELECT DISTINCT conversation_id FROM messages ORDER BY cityHash64(conversation_id) LIMIT 100),
+    drawn AS (SELECT DISTINCT conversation_id FROM conversations ORDER BY cityHash64(conversation_id) LIMIT 100),
     turns AS (
         SELECT conversation_id, sender_id AS person, toDate(created_at) AS day, seq, true AS asks
         FROM messages

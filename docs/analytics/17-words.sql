@@ -1,7 +1,7 @@
 -- Which words are used by most people?
 -- Words of five letters and more; of 600 people drawn by a hash of their names, or all there are.
 WITH
-    drawn AS (SELECT DISTINCT sender_id FROM messages ORDER BY cityHash64(sender_id) LIMIT 600),
+    drawn AS (SELECT DISTINCT user_id FROM memberships ORDER BY cityHash64(user_id) LIMIT 600),
     users AS (
         SELECT groupUniqArrayArray(arrayFilter(word -> length(word) >= 5, splitByNonAlpha(lower(text)))) AS words
         FROM messages

@@ -2,7 +2,7 @@
 -- A visit ends with half an hour of silence; by its length in minutes, in steps of 10, up to two hours. Of
 -- 5,000 people drawn as above.
 WITH
-    drawn AS (SELECT DISTINCT sender_id FROM messages ORDER BY cityHash64(sender_id) LIMIT 5000),
+    drawn AS (SELECT DISTINCT user_id FROM memberships ORDER BY cityHash64(user_id) LIMIT 5000),
     users AS (
         SELECT arraySort(groupArray(created_at)) AS times, arrayPushFront(arrayPopBack(times), times[1]) AS before
         FROM messages
