@@ -23,7 +23,7 @@ from streams import subjects
 from streams.codec import decode
 from streams.ports import Delivery, Log, Record, WrongSequence
 
-TURN_EVENTS: Final = 64  # rows are made of in one turn of the loop: about a millisecond
+TURN_EVENTS: Final = 64  # that rows are made of in one turn of the loop: about half a millisecond
 
 log_ = structlog.get_logger(__name__)
 

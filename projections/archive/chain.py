@@ -31,7 +31,7 @@ def digest(delivery: Delivery) -> int:
 
 
 def link_and_digest(before: bytes, delivery: Delivery) -> tuple[bytes, int]:
-    """Both, for half the work."""
+    """Both, of one canonical form."""
     event = _canonical(delivery)
     return _link(before, event), _digest(event)
 

@@ -59,7 +59,7 @@ def portions_of(family: str, partitions: int, parts: int) -> list[Portion]:
     return [Portion(family, n % partitions, tuple(range(n, of, count)), of, parts == 1) for n in range(count)]
 
 
-@lru_cache(maxsize=1 << 16)  # of what is written in by turns: working it out takes ten times as long
+@lru_cache(maxsize=1 << 16)  # of what is written in by turns
 def _slice_of(family: str, of: int, subject: str) -> int | None:
     id_ = subjects.aggregate_id(subject)
     if family == subjects.USER:

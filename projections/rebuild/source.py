@@ -7,7 +7,7 @@ from typing import Final
 
 from streams.ports import Delivery, Log, LogUnavailable
 
-BATCH_EVENTS: Final = 10_000  # by as many transactions as there are slices; beyond it nothing is gained
+BATCH_EVENTS: Final = 10_000  # by as many transactions as there are slices
 BATCH_BYTES: Final = 8 << 20
 SHORT_TRIES: Final = 50  # a replica that has not all of it yet has it in a moment
 SHORT_S: Final = 0.1
