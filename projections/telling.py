@@ -14,18 +14,19 @@ def untold(phase: str, done: int, total: int) -> None:
 
 
 class Counter:
-    """Counts the small things that a phase goes through, and tells of every thousandth: of few, nothing."""
+    """Counts small things that a phase goes through, and tells of every thousandth and of the last; of few, nothing."""
 
     def __init__(self, tell: Tell, phase: str, total: int) -> None:
         self._tell = tell
         self._phase = phase
         self._total = total
         self._done = 0
-        if total >= EVERY:
+        self._is_worth_it = total >= EVERY
+        if self._is_worth_it:
             tell(phase, 0, total)
 
     def passed(self) -> None:
         """One more is done."""
         self._done += 1
-        if self._done % EVERY == 0:
+        if self._is_worth_it and (self._done % EVERY == 0 or self._done == self._total):
             self._tell(self._phase, self._done, self._total)

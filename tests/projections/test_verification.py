@@ -95,7 +95,7 @@ async def test_it_tells_how_far_it_is(
     await projected(log, project)
     told: list[tuple[str, int, int]] = []
     await verify(log, database, partitions=1, wait_s=0.2, tell=lambda *step: told.append(step))
-    events = [(0, 29), (5, 29), (10, 29), (15, 29), (20, 29), (25, 29)]
+    events = [(0, 29), (5, 29), (10, 29), (15, 29), (20, 29), (25, 29), (29, 29)]
     messages, changes = [(0, 10), (5, 10), (10, 10)], [(0, 15), (5, 15), (10, 15), (15, 15)]
     assert told == [
         (phase, *step)
