@@ -21,7 +21,7 @@ from domain.events import ConversationCreated, Event, MessagePosted, ReadMoved, 
 from domain.ids import compose
 from migrations.postgres.apply import upgrade
 from projections.catalogue import NAMES, tables_of
-from projections.rebuild.rebuilding import Rebuilt, Step
+from projections.rebuild.rebuilding import Rebuilt
 from runtime.embedded.child import free_port
 from runtime.embedded.nats import NatsServer
 from runtime.rebuilding import PROCESSES_MIN, Servers, rebuilder
@@ -73,9 +73,9 @@ async def _rebuilt(postgres_url: str, events: int) -> tuple[Rebuilt, dict[str, f
     """What was rebuilt, and the seconds of each phase."""
     began: list[tuple[str, float]] = []
 
-    def tell(step: Step) -> None:
-        if not began or began[-1][0] != step.phase:
-            began.append((step.phase, time.perf_counter()))
+    def tell(phase: str, _done: int, _total: int) -> None:
+        if not began or began[-1][0] != phase:
+            began.append((phase, time.perf_counter()))
 
     async with nats_server() as nats_url:
         jetstream = await JetStream.connect(nats_url, name="riverrun-bench")

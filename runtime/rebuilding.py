@@ -7,7 +7,7 @@ standard input: URLs hold passwords.
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -23,10 +23,11 @@ from projections.archive.reading import ClickHouseArchive
 from projections.catalogue import NAMES, projection_of
 from projections.hot_keys import EPOCH
 from projections.reader import Interrupted
-from projections.rebuild.loading import Applied, Died, Loader, Order, Tell, load
+from projections.rebuild.loading import Applied, Died, Loader, Order, TellLoaded, load
 from projections.rebuild.positions import checkpoints
-from projections.rebuild.rebuilding import AnotherRebuild, Rebuilder, Step
+from projections.rebuild.rebuilding import AnotherRebuild, Rebuilder
 from projections.rebuild.swapping import InUse
+from projections.telling import Tell, untold
 from projections.tiers.policy import WarmPolicy
 from runtime.collector import spare_the_collector
 from runtime.embedded.child import Account, leashed
@@ -74,7 +75,7 @@ _said = msgspec.json.Decoder(Applied | Died | _Failed).decode
 
 
 @asynccontextmanager
-async def rebuilder(servers: Servers, *, processes: int, tell: Callable[[Step], None]) -> AsyncIterator[Rebuilder]:
+async def rebuilder(servers: Servers, *, processes: int, tell: Tell) -> AsyncIterator[Rebuilder]:
     """What rebuilds the read models of a deployment, by so many processes.
 
     Raises:
@@ -113,7 +114,7 @@ async def rebuild_outdated(servers: Servers, pool: AsyncConnectionPool, valkey_u
         try:
             if names := await _outdated(pool):
                 log_.warning("read models of an older version are rebuilt", projections=names)
-                async with rebuilder(servers, processes=PROCESSES_MIN, tell=_ignore) as work:
+                async with rebuilder(servers, processes=PROCESSES_MIN, tell=untold) as work:
                     rebuilt = await work.rebuild(names)
                 hot_is_old = True
                 log_.info("read models are rebuilt", projections=names, events=rebuilt.events, dead=len(rebuilt.died))
@@ -135,10 +136,6 @@ async def _outdated(pool: AsyncConnectionPool) -> list[str]:
     return [name for name in NAMES if name in older]
 
 
-def _ignore(_: Step) -> None:
-    """How far it is, nobody looks at."""
-
-
 @asynccontextmanager
 async def _archived_log(servers: Servers) -> AsyncIterator[ArchivedLog]:
     jetstream = await JetStream.connect(servers.nats_url, name="riverrun-rebuild")
@@ -151,7 +148,7 @@ async def _archived_log(servers: Servers) -> AsyncIterator[ArchivedLog]:
 
 
 def _loader(servers: Servers) -> Loader:
-    async def loader(orders: Sequence[Order], tell: Tell) -> None:
+    async def loader(orders: Sequence[Order], tell: TellLoaded) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 for order in orders:
@@ -162,7 +159,7 @@ def _loader(servers: Servers) -> Loader:
     return loader
 
 
-async def _carry_out(work: _Work, tell: Tell) -> None:
+async def _carry_out(work: _Work, tell: TellLoaded) -> None:
     """One process, from its start to its end."""
     command = (sys.executable, "-m", "runtime.rebuilding")
     process = await asyncio.create_subprocess_exec(

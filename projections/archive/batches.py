@@ -105,7 +105,7 @@ class Batches:
                 return True
 
     async def make(self, deliveries: Sequence[Delivery]) -> Made:
-        """Make the rows of a batch: the one after that which was made last, or is archived since `newest` was asked."""
+        """Make the rows of the next batch: the one after that which was made last, or which `newest` found."""
         link, events = self._link, []
         async for part in _in_turns(deliveries):
             for delivery in part:
@@ -135,7 +135,8 @@ class Batches:
 async def _in_turns(deliveries: Sequence[Delivery]) -> AsyncIterator[Sequence[Delivery]]:
     """A part after the other, with pauses in which others have the loop, such as a gateway in this process.
 
-    In a thread the work would take the interpreter from the loop at every system call, for 5 ms each time.
+    In a thread the work would have the interpreter whenever the loop waits for the system, up to 5 ms each time:
+    CPython's switch interval.
     """
     for start in range(0, len(deliveries), TURN_EVENTS):
         yield deliveries[start : start + TURN_EVENTS]

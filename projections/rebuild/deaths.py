@@ -24,7 +24,7 @@ class Deaths:
         self._buried: set[tuple[str, str, int]] = set()
 
     def tell(self, what: Applied | Died) -> None:
-        """Take note, if it is one (`loading.Tell`)."""
+        """Take note, if it is one (`loading.TellLoaded`)."""
         if isinstance(what, Died):
             self.died.append(what)
 

@@ -58,12 +58,12 @@ class Applied(msgspec.Struct, frozen=True, tag="applied"):
     events: int
 
 
-Tell: TypeAlias = Callable[[Applied | Died], None]
+TellLoaded: TypeAlias = Callable[[Applied | Died], None]
 # Has orders carried out, all at once, and tells what their processes tell. Raises what `load` does.
-Loader: TypeAlias = Callable[[Sequence[Order], Tell], Awaitable[None]]
+Loader: TypeAlias = Callable[[Sequence[Order], TellLoaded], Awaitable[None]]
 
 
-async def load(log: Log, postgres_url: str, order: Order, tell: Tell) -> None:
+async def load(log: Log, postgres_url: str, order: Order, tell: TellLoaded) -> None:
     """Carry out an order, portion by portion; the slices of a portion at once.
 
     Raises:
@@ -92,7 +92,7 @@ async def _all(applying: Sequence[Coroutine[Any, Any, None]]) -> None:
             raise outcome
 
 
-def burying(tell: Tell) -> Bury:
+def burying(tell: TellLoaded) -> Bury:
     """Tells of what cannot be applied. It goes to `DEAD` only when the draft takes the place of what is in force."""
 
     async def bury(projection: str, delivery: Delivery, error: Exception) -> None:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final
 
 import msgspec
 import psycopg
@@ -27,6 +27,7 @@ from projections.rebuild.loading import Applied, Died, Loader, Order, burying
 from projections.rebuild.positions import Checkpoints, Place, as_of_now, catch_up, checkpoints
 from projections.rebuild.slices import Portion, portions_of
 from projections.rebuild.swapping import swap
+from projections.telling import Tell
 from projections.tiers import scheduler
 from projections.tiers.leftovers import delete_left
 from projections.tiers.months import MODELS, warm_months
@@ -40,8 +41,6 @@ POLL_S: Final = 0.1
 WORTH_EVENTS: Final = 20_000  # for one more process: a second of work, and it takes one to begin
 COMPARE_WAIT_S: Final = 10.0  # for what is in force to come as far as the draft is; workers are behind by milliseconds
 
-Phase: TypeAlias = Literal["waiting", "loading", "indexing", "comparing", "swapping", "shadowing"]
-
 
 class AnotherRebuild(Exception):
     """Somebody else rebuilds. One line."""
@@ -52,14 +51,6 @@ class AnotherRebuild(Exception):
 
 class NothingInForce(Exception):
     """A projection has never run, so there is nothing to compare with. One line."""
-
-
-class Step(NamedTuple):
-    """How far a rebuild is: events of events, where there are any to be counted."""
-
-    phase: Phase
-    done: int = 0
-    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +107,7 @@ class Rebuilder:
     horizons: Callable[[], Leaving]
     load: Loader
     processes: int
-    tell: Callable[[Step], None]
+    tell: Tell
 
     async def rebuild(self, names: Sequence[str], *, only_if_equal: bool = False) -> Rebuilt:
         """Rebuild the read models of some projections.
@@ -133,7 +124,7 @@ class Rebuilder:
             compared = await self._compare(building)
             swapped = not only_if_equal or (compared is not None and not any(one.different for one in compared))
             if swapped:
-                self.tell(Step("swapping"))
+                self.tell("swapping", 0, 0)
 
                 async def now() -> Mapping[Place, int]:
                     return self._places(names, await self._ends(names))
@@ -156,14 +147,14 @@ class Rebuilder:
             if not await _locked(live, LOCK):
                 raise AnotherRebuild
             if "messages" in names and not moving:
-                self.tell(Step("waiting"))
+                self.tell("waiting", 0, 0)
                 await live.execute("SELECT pg_advisory_lock(%s)", (scheduler.LOCK,))
             await drafts.drop_left(live)
             draft, deaths = await drafts.create(live, names), Deaths(names)
             try:
                 async with draft.pool(self.postgres_url) as pool:
                     await self._load(draft, up_to, deaths)
-                    self.tell(Step("indexing"))
+                    self.tell("indexing", 0, 0)
                     await self._settle(pool, draft, up_to)
                     if "messages" in names:
                         await self._leave(live, pool, draft)
@@ -183,9 +174,9 @@ class Rebuilder:
             deaths.tell(what)
             if isinstance(what, Applied):
                 done += what.events
-                self.tell(Step("loading", done, total))
+                self.tell("loading", done, total)
 
-        self.tell(Step("loading", 0, total))
+        self.tell("loading", 0, total)
         await self.load(self._orders(draft, up_to), tell)
 
     def _orders(self, draft: Draft, up_to: Mapping[str, int]) -> list[Order]:
@@ -231,7 +222,7 @@ class Rebuilder:
 
     async def _compare(self, building: Building) -> Sequence[Comparison] | None:
         """With what is in force, as of a moment when it was no further back than the draft; `None`: it did not come."""
-        self.tell(Step("comparing"))
+        self.tell("comparing", 0, 0)
         clock = asyncio.get_running_loop().time
         deadline_s = clock() + COMPARE_WAIT_S
         while True:

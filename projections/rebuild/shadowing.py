@@ -20,7 +20,7 @@ from projections.projection import LoggedEvent
 from projections.rebuild.comparing import Comparison, compare
 from projections.rebuild.loading import Died
 from projections.rebuild.positions import as_of_now
-from projections.rebuild.rebuilding import Rebuilder, Step
+from projections.rebuild.rebuilding import Rebuilder
 from streams import subjects
 
 LOOK_S: Final = 1.0  # between two looks
@@ -77,7 +77,7 @@ async def shadow(
     shadowed, touched = Shadowed(names), _Touched()
     async with rebuilder.drafted(names, await rebuilder.in_force(names), moving=True) as building:
         shadowed.died = building.deaths.died
-        rebuilder.tell(Step("shadowing"))
+        rebuilder.tell("shadowing", 0, 0)
         clock = asyncio.get_running_loop().time
         until_s = None
         while True:

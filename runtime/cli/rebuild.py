@@ -108,7 +108,7 @@ def _follow(target: Target, names: list[str], processes: int, seconds: float | N
 
     async def follow(stop: asyncio.Event) -> None:
         with showing() as tell:
-            async with rebuilder(_servers(target), processes=processes, tell=lambda step: tell(*step)) as work:
+            async with rebuilder(_servers(target), processes=processes, tell=tell) as work:
                 following = shadow_of(work, names, stop=stop, seconds=seconds, on_difference=on_difference)
                 found.append(await unless_stopped(following, stop, grace_s=GRACE_S))
 
@@ -136,7 +136,7 @@ def _servers(target: Target) -> Servers:
 
 async def _rebuild(target: Target, names: list[str], processes: int, *, only_if_equal: bool) -> Rebuilt:
     with showing() as tell:
-        async with rebuilder(_servers(target), processes=processes, tell=lambda step: tell(*step)) as work:
+        async with rebuilder(_servers(target), processes=processes, tell=tell) as work:
             return await work.rebuild(names, only_if_equal=only_if_equal)
 
 

@@ -107,12 +107,12 @@ def run(  # noqa: PLR0917  # each is an option
     if as_json:
         sys.stdout.write(json.dumps([step._asdict() for step in steps]) + "\n")
     else:
-        table = Table(title="Done" if steps else "Nothing is to be moved or trimmed")
+        table = Table(title="Done")
         for heading in ("of", "part", "outcome", "rows", ""):
             table.add_column(heading, justify="right" if heading == "rows" else "left")
         for step in steps:
             table.add_row(step.what, step.part, step.outcome, f"{step.rows:,}", step.why)
-        Console(soft_wrap=True).print(table)
+        Console(soft_wrap=True).print(table if steps else "nothing is to be moved or trimmed")
     if any(step.outcome == "differs" for step in steps):
         raise typer.Exit(EXIT_DIFFERS)
 

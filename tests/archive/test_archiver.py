@@ -148,6 +148,29 @@ async def test_while_a_full_batch_is_stored_the_next_is_made(
     assert sorted(done[3:]) == ["made 10", "stored 10", "stored 8"]
 
 
+async def test_one_that_ends_waits_for_nothing_and_the_next_stores_what_was_begun(
+    log: MemoryLog, clickhouse: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver, "BATCH_MAX", 4)
+    await chat(log, 9).append()
+    storing = asyncio.Event()
+
+    async def stuck(*_: Any) -> None:
+        storing.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Batches, "store", stuck)
+        ending = asyncio.create_task(Archiver(log, clickhouse, STREAM, every_s=0.01).run())
+        await asyncio.wait_for(storing.wait(), 10)
+        ending.cancel()
+        await asyncio.wait([ending], timeout=10)
+        assert ending.cancelled()
+    archive = await archive_all(log, clickhouse, [STREAM])
+    assert await read_archived(archive, STREAM) == await read(log, STREAM)
+    assert (await clickhouse.query("SELECT count(), uniqExact(seq) FROM messages"))[0] == (9, 9)
+
+
 async def test_two_archivers_of_one_stream_store_everything_once(log: MemoryLog, clickhouse: ClickHouse) -> None:
     both = [asyncio.create_task(Archiver(log, clickhouse, STREAM, every_s=0.01).run()) for _ in range(2)]
     history = chat(log, 10)

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from psycopg_pool import AsyncConnectionPool
 
-from projections.rebuild.loading import Order, Tell, load
-from projections.rebuild.rebuilding import Rebuilder, Step
+from projections.rebuild.loading import Order, TellLoaded, load
+from projections.rebuild.rebuilding import Rebuilder
+from projections.telling import Tell, untold
 from projections.tiers.policy import WarmPolicy
 from streams.ports import Log
 from tests.projections.workers import rows
@@ -20,14 +21,14 @@ def rebuilder(
     pool: AsyncConnectionPool,
     *,
     partitions: int = 1,
-    steps: list[Step] | None = None,
+    tell: Tell = untold,
     warm_months: str = "0",
     now: datetime = datetime(2026, 6, 15, tzinfo=UTC),
 ) -> Rebuilder:
-    """One that loads in two slices a partition, one after the other."""
+    """One that loads in two portions a partition, one after the other."""
     policy = WarmPolicy.parse(warm_months)
 
-    async def loader(orders: Sequence[Order], tell: Tell) -> None:
+    async def loader(orders: Sequence[Order], tell: TellLoaded) -> None:
         for order in orders:
             await load(log, str(pool.conninfo), order, tell)
 
@@ -38,7 +39,7 @@ def rebuilder(
         horizons=lambda: policy.horizons(now),
         load=loader,
         processes=4 * partitions,
-        tell=(lambda _: None) if steps is None else steps.append,
+        tell=tell,
     )
 
 

@@ -81,37 +81,53 @@ async def test_of_a_reader_that_stands_for_long_the_beginning_is_not_forgotten(l
     assert await looks.at(LOOKS_MAX + 10, 0) == (LOOKS_MAX + 10, LOOKS_MAX + 9)
 
 
+async def becomes(reader: str, events: int | None) -> None:
+    """Wait until a reader is shown to be so far behind."""
+    async with asyncio.timeout(10):
+        while shown("events", reader) != events:
+            await asyncio.sleep(0.01)
+
+
 class Held:
     """A reader that stops before its first batch until it is let go."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
+        self.taken = 0
 
     async def position(self) -> int:
         return 0
 
     async def handle(self, deliveries: Sequence[Delivery]) -> int:
         await self.go.wait()
-        return deliveries[-1].sequence
+        self.taken = deliveries[-1].sequence
+        return self.taken
 
     async def idle(self) -> int:
+        return self.taken
+
+
+class Late(Held):
+    """A reader that is done with what it took when nothing more comes, and it is let go."""
+
+    async def handle(self, deliveries: Sequence[Delivery]) -> int:
+        self.taken = deliveries[-1].sequence
         return 0
 
+    async def idle(self) -> int:
+        await self.go.wait()
+        return self.taken
 
-async def test_who_follows_a_stream_shows_its_lag_until_it_ends(log: MemoryLog) -> None:
+
+@pytest.mark.parametrize("kind", [Held, Late])
+async def test_who_follows_a_stream_shows_its_lag_until_it_ends(log: MemoryLog, kind: type[Held]) -> None:
     last = await chat(log, 5).append()
-    held = Held()
-    following = asyncio.create_task(follow(log, STREAM, "held", held))
-
-    async def becomes(events: int) -> None:
-        async with asyncio.timeout(10):
-            while shown("events", "held") != events:
-                await asyncio.sleep(0.01)
-
-    await becomes(last)
-    held.go.set()
-    await becomes(0)
+    reader, name = kind(), kind.__name__
+    following = asyncio.create_task(follow(log, STREAM, name, reader))
+    await becomes(name, last)
+    reader.go.set()
+    await becomes(name, 0)
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
-    assert shown("events", "held") is None
-    assert shown("seconds", "held") is None
+    assert shown("events", name) is None
+    assert shown("seconds", name) is None

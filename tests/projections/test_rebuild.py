@@ -17,8 +17,8 @@ from projections.dead import dead_events
 from projections.differences import Difference
 from projections.heads import HeadsProjection
 from projections.projection import Connection, LoggedEvent
-from projections.rebuild.loading import Order, Tell
-from projections.rebuild.rebuilding import AnotherRebuild, Step
+from projections.rebuild.loading import Order, TellLoaded
+from projections.rebuild.rebuilding import AnotherRebuild
 from projections.rebuild.shadowing import shadow
 from projections.tiers.cold import Cold
 from projections.tiers.policy import WarmPolicy
@@ -82,8 +82,8 @@ async def test_what_is_rebuilt_is_what_was_there_and_the_workers_go_on(
     await town.talk(50)
     async with project() as workers:
         await town.applied(workers)
-        steps: list[Step] = []
-        rebuilt = await rebuilder(log, pool, steps=steps).rebuild(NAMES)
+        told: list[tuple[str, int, int]] = []
+        rebuilt = await rebuilder(log, pool, tell=lambda *step: told.append(step)).rebuild(NAMES)
         assert rebuilt.compared is not None
         assert {one.table: one.different for one in rebuilt.compared} == {
             table.name: 0 for name in NAMES for table in tables_of(name)
@@ -95,8 +95,8 @@ async def test_what_is_rebuilt_is_what_was_there_and_the_workers_go_on(
         await town.applied(workers)
     assert await differences(log, pool) == []
     assert await drafts(pool) == []
-    assert [step.phase for step in steps if step.phase != "loading"] == ["waiting", "indexing", "comparing", "swapping"]
-    assert steps[-4].done == steps[-4].total == rebuilt.events
+    assert [phase for phase, *_ in told if phase != "loading"] == ["waiting", "indexing", "comparing", "swapping"]
+    assert told[-4] == ("loading", rebuilt.events, rebuilt.events)
 
 
 async def test_what_was_lost_or_changed_is_told_and_comes_back(
@@ -172,7 +172,7 @@ async def test_a_second_rebuild_is_refused_and_what_a_killed_one_left_is_dropped
     await town.talk(20)
     loading, forever = asyncio.Event(), asyncio.Event()
 
-    async def stuck(_orders: Sequence[Order], _tell: Tell) -> None:
+    async def stuck(_orders: Sequence[Order], _tell: TellLoaded) -> None:
         loading.set()
         await forever.wait()
 

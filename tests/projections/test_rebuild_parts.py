@@ -7,7 +7,6 @@ import pytest
 
 from domain.ids import compose, creation_key, direct_key, partition_of, slot_of, user_slot
 from projections.rebuild import source
-from projections.rebuild.rebuilding import Step
 from projections.rebuild.slices import SLICES, portions_of
 from projections.rebuild.source import ahead, batches
 from runtime.cli.progress import Lines
@@ -70,11 +69,11 @@ def test_lines_say_how_far_how_fast_and_how_long() -> None:
     now_s = 100.0
     lines = Lines(said.append, lambda: now_s)
     for after_s, step in (
-        (0.0, Step("loading", 0, 4_000)),
-        (1.0, Step("loading", 500, 4_000)),  # too soon after the last one
-        (1.0, Step("loading", 1_000, 4_000)),
-        (0.5, Step("loading", 4_000, 4_000)),  # the end is always told
-        (0.0, Step("indexing")),
+        (0.0, ("loading", 0, 4_000)),
+        (1.0, ("loading", 500, 4_000)),  # too soon after the last one
+        (1.0, ("loading", 1_000, 4_000)),
+        (0.5, ("loading", 4_000, 4_000)),  # the end is always told
+        (0.0, ("indexing", 0, 0)),
     ):
         now_s += after_s
         lines.tell(*step)
